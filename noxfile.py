@@ -1,0 +1,89 @@
+"""Every check of the project, each by one name: nox -s tests, types, lint, docs, faults, bench."""
+
+import os
+from pathlib import Path
+
+import nox
+
+# Nobody's build may fetch an interpreter; uv would, through a variable of its own.
+os.environ["UV_PYTHON_DOWNLOADS"] = "never"
+nox.options.download_python = "never"
+nox.options.default_venv_backend = "virtualenv"
+# Last the tests, so that a run ends with what pytest says.
+nox.options.sessions = ["lint", "types", "docs", "faults", "tests"]
+
+SUPPORTED = ["3.11", "3.12", "3.13"]
+# An interpreter that is named here must be there; any other that is missing is skipped aloud.
+DEMANDED = [v for v in os.environ.get("TRIO_LIFECYCLE_PYTHONS", "").replace(",", " ").split() if v]
+nox.options.error_on_missing_interpreters = bool(DEMANDED)
+
+GROUPS = nox.project.load_toml("pyproject.toml")
+CODE = ["trio_lifecycle", "tests", "noxfile.py", "docs/conf.py"]
+
+
+def install(session: nox.Session, *groups: str, extras: str = "cli,ssh") -> None:
+    """Install groups and the package; editable, so that coverage sees the checkout."""
+    session.install(*nox.project.dependency_groups(GROUPS, *groups), "-e", f".[{extras}]")
+
+
+def python_files(path: Path) -> list[Path]:
+    """The file itself, or all below a folder."""
+    return [path] if path.is_file() else sorted(path.rglob("*.py"))
+
+
+@nox.session(python=DEMANDED or SUPPORTED)
+def tests(session: nox.Session) -> None:
+    """Run the tests and measure what they cover, subprocesses too; arguments go to pytest."""
+    install(session, "tests")
+    session.env["COVERAGE_FILE"] = f"{session.create_tmp()}/coverage"
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    # A part of the tests covers a part of the code.
+    session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the package's own types, and that users see all of them."""
+    install(session, "tests", "types")
+    session.run("mypy", "trio_lifecycle", "tests/plugins", "tests/types")
+    session.run("pyright")
+    session.run("pyright", "--ignoreexternal", "--verifytypes", "trio_lifecycle")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Look for what can be seen without running: style, and slips with Trio."""
+    session.install(*nox.project.dependency_groups(GROUPS, "lint"))
+    session.run("ruff", "check", *CODE)
+    session.run("ruff", "format", "--check", *CODE)
+    # It takes files only.
+    session.run("flake8-async", *(str(f) for p in CODE for f in python_files(Path(p))))
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a warning or a dead reference is an error."""
+    install(session, "docs")
+    session.run(
+        "sphinx-build", "-W", "-n", "--keep-going", "-b", "html", "docs", "docs/_build/html"
+    )
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Print the table of faults: number, fault, the tests that name it, result."""
+    install(session, "tests")
+    report = f"{session.create_tmp()}/faults.json"
+    # 1: a test failed, 5: no test names a fault. Both are for the table to say.
+    pytest = ["python", "-m", "pytest", "-q", "-m", "fault", f"--faults-report={report}"]
+    session.run(*pytest, *session.posargs, success_codes=[0, 1, 5])
+    session.run("python", "-m", "tests.faults_table", report)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Print the benchmarks' tables of ratios."""
+    install(session, "bench")
+    session.run("python", "-m", "tests.benchmarks", *session.posargs)

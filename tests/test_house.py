@@ -1,0 +1,238 @@
+"""The floors of the house: who may import whom, read from the source without running it."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "trio_lifecycle"
+NAME = "trio_lifecycle"
+
+# Lowest first. A room is a file, or a folder with all that is in it.
+FLOORS: dict[str, tuple[str, ...]] = {
+    "letters": ("_status", "_version"),
+    "words": ("_errors", "_events", "_records", "_reports", "_markers"),
+    "rules": (
+        "_states",
+        "_ladder",
+        "_polling",
+        "_framing",
+        "_destination",
+        "_environment",
+        "_urls",
+        "_names",
+        "_restarts",
+        "_listeners",
+    ),
+    "contracts": ("abc",),
+    "values": ("_config",),
+    "instruments": ("_sock_diag", "_stat", "_executable"),
+    "tools": (
+        "_binary",
+        "_ports",
+        "_proc",
+        "_http",
+        "_output",
+        "_posix_spawn",
+        "_state_dir",
+        "_receiver",
+        "_diary",
+    ),
+    "means": ("spawner", "ready", "registry", "preflight", "observe", "_stop"),
+    "handle": ("_handle",),
+    "launch": ("_launch",),
+    "keeper": ("_keeper",),
+    "heart": ("_lifecycle",),
+    "household": ("_nursery",),
+    "roof": ("__init__", "_cli", "demo", "testing"),
+    "doorstep": ("__main__",),
+}
+FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS.values()) for room in rooms}
+THINKING = {room for name in ("letters", "words", "rules") for room in FLOORS[name]}
+
+# What decides needs no clock, no input or output, and no scheduler.
+IMPURE = {
+    *("asyncio", "httpx", "io", "logging", "multiprocessing", "random", "select", "selectors"),
+    *("shutil", "socket", "sqlite3", "subprocess", "tempfile", "threading", "time", "trio"),
+}
+# What of os only looks at its arguments.
+PURE_OS = {"PathLike", "fsdecode", "fsencode", "fspath", "path", "pathsep", "sep", "strerror"}
+
+# The only file that may say the name of a library, so that it can be exchanged in one place.
+ONLY_IN = {"httpx": ("_http",), "asyncssh": ("spawner", "_ssh")}
+# Costly to import, so imported where they are used.
+LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "hypothesis")
+
+Module = tuple[str, ...]
+
+
+def modules() -> dict[Module, Path]:
+    """Every file of the package by its dotted name, without the package's own."""
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return {path.relative_to(PACKAGE).with_suffix("").parts: path for path in paths}
+
+
+MODULES = modules()
+
+
+def resolve(parts: Module) -> Module | None:
+    """The file that an import of this dotted name loads, if it is one."""
+    return next((m for m in (parts, (*parts, "__init__")) if m in MODULES), None)
+
+
+def imports(module: Module) -> Iterator[tuple[Module, int]]:
+    """What a file imports of the package, those for type checkers included, with line numbers."""
+    for node in ast.walk(parse(module)):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == NAME:
+                    yield target_of(alias.name.split(".")[1:], None), node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            start = [NAME, *module][: -node.level] if node.level else []
+            base = [*start, *filter(None, (node.module or "").split("."))]
+            if base[0] == NAME:
+                for alias in node.names:
+                    yield target_of(base[1:], alias.name), node.lineno
+
+
+def target_of(base: list[str], name: str | None) -> Module:
+    """The file behind `import base`, or behind `from base import name`."""
+    # The latter means the module of that name where there is one.
+    found = resolve((*base, name)) if name else None
+    target = found or resolve(tuple(base))
+    assert target is not None, f"there is no {'.'.join([NAME, *base])}"
+    return target
+
+
+def foreign_imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """The top-level packages from elsewhere that a file imports, with line numbers."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name.split(".")[0], node.lineno
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            yield node.module.split(".")[0], node.lineno
+
+
+def parse(module: Module) -> ast.Module:
+    """The file's syntax tree."""
+    return ast.parse(MODULES[module].read_text(), filename=str(MODULES[module]))
+
+
+def show(module: Module) -> str:
+    """The file's name as a reader would look it up."""
+    return "/".join((NAME, *module)) + ".py"
+
+
+def offence(module: Module, target: Module) -> str | None:
+    """Why a file may not import another, or None if it may."""
+    here, there = module[0], target[0]
+    if here == there:  # a room's own files; test_no_import_goes_in_a_circle minds those
+        return None
+    if there == "__init__" and FLOOR_OF[here] >= FLOOR_OF["__init__"]:
+        return None
+    if FLOOR_OF[there] < FLOOR_OF[here]:
+        return None
+    what = "a floor above" if FLOOR_OF[there] > FLOOR_OF[here] else "a neighbour on its floor"
+    return f"imports {show(target)}, {what}"
+
+
+each_module = pytest.mark.parametrize("module", MODULES, ids=show)
+
+
+@each_module
+def test_every_file_has_a_floor(module: Module) -> None:
+    assert module[0] in FLOOR_OF, (
+        f"{show(module)} stands on no floor. Say what its one noun is, find the lowest floor of "
+        "FLOORS in tests/test_house.py that lies above everything it imports, and add it there."
+    )
+
+
+@each_module
+def test_a_file_imports_only_lower_floors(module: Module) -> None:
+    if module[0] not in FLOOR_OF:
+        pytest.skip("stands on no floor, which another test says")
+    offences = [
+        f"line {line} {why}"
+        for target, line in imports(module)
+        if target[0] in FLOOR_OF and (why := offence(module, target))
+    ]
+    assert [] == offences
+
+
+def test_no_import_goes_in_a_circle() -> None:
+    graph = {module: {target for target, _ in imports(module)} - {module} for module in MODULES}
+    done: set[Module] = set()
+
+    def visit(module: Module, trail: list[Module]) -> None:
+        circle = [show(m) for m in trail[trail.index(module) :]] if module in trail else []
+        assert [] == circle
+        if module not in done:
+            for target in sorted(graph[module]):
+                visit(target, [*trail, module])
+            done.add(module)
+
+    for module in graph:
+        visit(module, [])
+
+
+@each_module
+def test_a_file_has_fewer_than_400_lines(module: Module) -> None:
+    lines = len(MODULES[module].read_text().splitlines())
+    assert lines < 400, f"{show(module)} has {lines} lines: it holds more than one noun"
+
+
+@each_module
+def test_a_file_says_in_its_first_line_what_it_is(module: Module) -> None:
+    assert ast.get_docstring(parse(module))
+
+
+@each_module
+def test_a_library_is_named_in_its_own_file_only(module: Module) -> None:
+    offences = [
+        f"line {line} imports {package}, which only {show(ONLY_IN[package])} may"
+        for package, line in foreign_imports(parse(module))
+        if package in ONLY_IN and module != ONLY_IN[package]
+    ]
+    assert [] == offences
+
+
+@each_module
+def test_proc_is_read_in_its_own_file_only(module: Module) -> None:
+    if module == ("_proc",):
+        return
+    offences = [
+        f"line {node.lineno} says {node.value!r}, which only {show(('_proc',))} may"
+        for node in ast.walk(parse(module))
+        if isinstance(node, ast.Constant)
+        if isinstance(node.value, str) and node.value.startswith("/proc")
+    ]
+    assert [] == offences
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m[0] in THINKING], ids=show)
+def test_what_decides_has_no_clock_and_does_no_input_or_output(module: Module) -> None:
+    tree = parse(module)
+    offences = [f"line {line} imports {p}" for p, line in foreign_imports(tree) if p in IMPURE]
+    offences += [
+        f"line {line} uses os.{name}" for name, line in _of_os(tree) if name not in PURE_OS
+    ]
+    assert [] == offences
+
+
+def _of_os(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            if node.value.id == "os":
+                yield node.attr, node.lineno
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            yield from ((alias.name, node.lineno) for alias in node.names)
+
+
+def test_importing_the_package_loads_nothing_costly() -> None:
+    code = f"import sys, {NAME}; print(*(name for name in {LATE!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "" == done.stdout.strip()

@@ -1,0 +1,206 @@
+"""What a daemon is: a frozen, validated, comparable description."""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from attrs import Attribute, field, frozen
+
+from trio_lifecycle._destination import Output
+from trio_lifecycle._environment import Environment
+from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
+from trio_lifecycle._markers import FREE_PORT, Marker, has_stray_nul, markers_in, show
+from trio_lifecycle._names import check_name
+from trio_lifecycle.abc import ReadyMode
+
+# Most services are up in under 3 s; the slowest of fifty that were tried needed 19 s.
+DEFAULT_READY_TIMEOUT_S: Final = 30.0
+
+
+def check_seconds(name: str, value: object) -> float:
+    """Return a time limit as a float.
+
+    Raises:
+        ConfigError: It is no positive, finite number.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(name, f"must be a number of seconds, not {value!r}")
+    if not math.isfinite(value) or value <= 0:
+        raise ConfigError(name, f"must be more than 0 seconds and finite, not {value!r}")
+    return float(value)
+
+
+def _text(name: str, value: object) -> str:
+    """Return an argument or the like as a string, markers kept.
+
+    The value is not repeated in errors, it may be secret.
+    """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if not isinstance(value, str):
+        raise ConfigError(name, f"must be a string or path, not {type(value).__name__}")
+    if has_stray_nul(value):
+        raise ConfigError(
+            name, "contains a NUL, which no argument or environment variable can hold"
+        )
+    return value
+
+
+def _binary_name(value: object) -> str:
+    text = _text("binary_name", value)
+    if not text or text.endswith("/") or markers_in([text]):
+        raise ConfigError("binary_name", f"{show(text)!r} names no program")
+    return text
+
+
+def _args(value: object) -> tuple[str, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ConfigError(
+            "args", f'must be a list such as ["--port", "8080"], not one {type(value).__name__}'
+        )
+    return tuple(_text(f"args[{index}]", arg) for index, arg in enumerate(value))
+
+
+def _env(value: object) -> Mapping[str, str | None]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            "env", f'must be a mapping such as {{"KEY": "value"}}, not {type(value).__name__}'
+        )
+    for key in value:
+        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+            raise ConfigError("env", f"{key!r} can't be the name of a variable")
+    return Environment(
+        {key: None if text is None else _text(f"env[{key!r}]", text) for key, text in value.items()}
+    )
+
+
+def _directory(value: object) -> Path | None:
+    if value is None:
+        return None
+    text = _text("working_dir", value)
+    if not text or markers_in([text]):
+        raise ConfigError("working_dir", f"{show(text)!r} names no directory")
+    return Path(text)
+
+
+def _search_path(value: object) -> tuple[Path, ...]:
+    if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
+        raise ConfigError(
+            "search_path", f"must be a list of directories, not one {type(value).__name__}"
+        )
+    return tuple(Path(_text(f"search_path[{index}]", item)) for index, item in enumerate(value))
+
+
+def _ready_mode(value: object) -> ReadyMode:
+    if not isinstance(value, ReadyMode):
+        raise ConfigError(
+            "ready_mode", f'must be a ready mode such as HealthCheck("http://..."), not {value!r}'
+        )
+    return value
+
+
+def _stop_ladder(value: object) -> StopLadder:
+    if not isinstance(value, StopLadder):
+        raise ConfigError(
+            "stop_ladder", f"must be a StopLadder((signal, seconds), ...), not {value!r}"
+        )
+    return value
+
+
+def _output(value: object) -> Output:
+    if not isinstance(value, Output):
+        raise ConfigError("output", f"must be an Output(...), not {value!r}")
+    return value
+
+
+def _ready_timeout(value: object) -> float:
+    return check_seconds("ready_timeout", value)
+
+
+def _flag(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError("detach", f"must be True or False, not {value!r}")
+    return value
+
+
+@frozen
+class LifecycleConfig:
+    """What a daemon is and what counts as ready; comparable, reusable, without any state.
+
+    Arguments, environment values and URLs may hold the markers ``FREE_PORT`` and ``CALLBACK_URL``.
+
+    Attributes:
+        binary_name: The program: a name that is searched, or a path if it has a slash.
+        args: Its arguments, each a string or path of its own; there is no shell.
+        env: Variables added to the inherited environment; None as a value removes one. Values show
+            in no ``repr``.
+        working_dir: Where it runs. Defaults to the directory of this program.
+        ready_mode: When it counts as ready, such as ``HealthCheck("http://...")``.
+        ready_timeout: Seconds from the spawn in which it must become ready. Defaults to 30. Too
+            short kills a daemon that only had a cold disk; too long only delays the report of one
+            that hangs, since one that dies is reported at once whatever stands here.
+        detach: Permits a bare ``ensure_running()`` to leave the daemon running without an owner.
+            Defaults to False.
+        name: What it is called in messages, log files and tables. Defaults to the last part of
+            ``binary_name``.
+        stop_ladder: How it is stopped. Defaults to SIGTERM, 10 s, SIGKILL. With less time than it
+            needs to flush, a database starts with a recovery the next time.
+        output: Where its output goes. Defaults to the last 64 KiB kept for errors, and nothing
+            else.
+        search_path: Directories to look into before PATH.
+
+    Raises:
+        ConfigError: A value can't be meant. The message names the field.
+    """
+
+    binary_name: str = field(converter=_binary_name)
+    args: tuple[str, ...] = field(default=(), converter=_args, kw_only=True)
+    env: Mapping[str, str | None] = field(factory=dict, converter=_env, kw_only=True)
+    working_dir: Path | None = field(default=None, converter=_directory, kw_only=True)
+    ready_mode: ReadyMode = field(converter=_ready_mode, kw_only=True)
+    ready_timeout: float = field(
+        default=DEFAULT_READY_TIMEOUT_S, converter=_ready_timeout, kw_only=True
+    )
+    detach: bool = field(default=False, converter=_flag, kw_only=True)
+    name: str = field(kw_only=True)
+    stop_ladder: StopLadder = field(
+        default=DEFAULT_STOP_LADDER, converter=_stop_ladder, kw_only=True
+    )
+    output: Output = field(factory=Output, converter=_output, kw_only=True)
+    search_path: tuple[Path, ...] = field(default=(), converter=_search_path, kw_only=True)
+
+    @name.default
+    def _last_part(self) -> str:
+        return self.binary_name.rpartition("/")[2]
+
+    @name.validator
+    def _is_name(self, attribute: "Attribute[str]", value: object) -> None:
+        check_name(attribute.name, value)
+
+    def __attrs_post_init__(self) -> None:
+        unfilled = self.markers - {FREE_PORT} - self.ready_mode.markers
+        if unfilled:
+            names = ", ".join(sorted(marker.name for marker in unfilled))
+            raise ConfigError(
+                "args", f"{names} has no value under {self.ready_mode!r}; use Callback()"
+            )
+        interval = self.ready_mode.longest_interval_s
+        if interval > self.ready_timeout:
+            raise ConfigError(
+                "ready_timeout",
+                f"{self.ready_timeout} s is shorter than the interval of {interval} s",
+            )
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text in which markers may stand."""
+        values = tuple(value for value in self.env.values() if value is not None)
+        return self.args + values + self.ready_mode.texts
+
+    @property
+    def markers(self) -> frozenset[Marker]:
+        """The markers that are used anywhere."""
+        return markers_in(self.texts)

@@ -1,0 +1,42 @@
+"""The diary of one instance: every event moves its state by the table and goes to the observer."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+from trio_lifecycle._events import Event
+from trio_lifecycle._states import State, next_state
+from trio_lifecycle.abc import Observer
+
+_log: Final = logging.getLogger("trio_lifecycle")
+
+
+class Diary:
+    """What happened to one instance so far, and where it stands."""
+
+    def __init__(self, name: str, instance_id: str, observer: Observer | None) -> None:
+        self.name = name
+        self.instance_id = instance_id
+        self.state = State.NEW
+        self._observer = observer
+
+    def note(self, kind: Callable[..., Event], **facts: Any) -> None:
+        """Note an event: the state moves, and the observer is told.
+
+        An observer that raises is logged and hears no more.
+
+        Raises:
+            IllegalMoveError: The table has no such move; nothing changes and nobody is told.
+        """
+        event = kind(name=self.name, instance_id=self.instance_id, time=time.time(), **facts)
+        self.state = next_state(self.state, event.kind)
+        if self._observer is None:
+            return
+        try:
+            self._observer(event)
+        except Exception:
+            _log.exception(
+                "an observer of %s failed at %r and hears no more", self.name, event.kind
+            )
+            self._observer = None

@@ -1,0 +1,268 @@
+"""The errors: each carries the facts of what happened and says what to do next."""
+
+from attrs import define
+
+from trio_lifecycle._status import describe_status
+
+
+def _quoted(output_tail: str) -> str:
+    """Indent the last lines of a daemon's output under a heading; nothing for no output."""
+    lines = output_tail.rstrip().splitlines()[-_TAIL_LINES:]
+    if not lines:
+        return "\nIt wrote nothing."
+    return "\nIts last output:\n" + "\n".join(f"  | {line}" for line in lines)
+
+
+# As many lines as fit under a sentence on one terminal screen; `output_tail` of the error has the
+# rest.
+_TAIL_LINES = 20
+
+
+@define(eq=False, slots=False, str=False)
+class LifecycleError(Exception):
+    """Anything that this package reports; every other error of it is one of these.
+
+    It is no ``TimeoutError`` and no ``OSError``, so that ``except OSError`` around a network call
+    never hides it.
+    """
+
+    def __str__(self) -> str:
+        return self._sentence()
+
+    def _sentence(self) -> str:
+        return ", ".join(str(fact) for fact in self.args)
+
+
+@define(eq=False, slots=False, str=False)
+class ConfigError(LifecycleError, ValueError):
+    """A value in a configuration can't be meant; nothing was started.
+
+    Attributes:
+        field: The name of the field.
+        problem: What is wrong with it and what would be right.
+    """
+
+    field: str
+    problem: str
+
+    def _sentence(self) -> str:
+        return f"{self.field}: {self.problem}"
+
+
+@define(eq=False, slots=False, str=False)
+class BinaryNotFoundError(LifecycleError):
+    """The program to start is not there, or what is there can't be started.
+
+    Attributes:
+        name: What was looked for.
+        searched: Every path that was looked at, in order.
+        near_misses: What was there but could not serve, each with its reason.
+    """
+
+    name: str
+    searched: tuple[str, ...]
+    near_misses: tuple[str, ...] = ()
+
+    def _sentence(self) -> str:
+        if self.near_misses:
+            found = "".join(f"\n  {miss}" for miss in self.near_misses)
+            return f"{self.name} can't be started. What was found:{found}"
+        places = (
+            "".join(f"\n  {place}" for place in self.searched) or "\n  nowhere: there is no PATH"
+        )
+        return (
+            f"{self.name} was not found. Looked at:{places}\n"
+            "Install it, give its directory in search_path, or its full path as binary_name."
+        )
+
+
+@define(eq=False, slots=False, str=False)
+class PreflightError(LifecycleError):
+    """A check before the start failed; nothing was started.
+
+    Attributes:
+        daemon: The daemon's name.
+        failures: One sentence for each check that failed.
+    """
+
+    daemon: str
+    failures: tuple[str, ...]
+
+    def _sentence(self) -> str:
+        failures = "".join(f"\n  {failure}" for failure in self.failures)
+        return f"{self.daemon} was not started, its preflight failed:{failures}"
+
+
+@define(eq=False, slots=False, str=False)
+class SpawnError(LifecycleError):
+    """The operating system would not start the program; no process is left.
+
+    Attributes:
+        daemon: The daemon's name.
+        problem: What was refused, naming the program or the directory that it is about.
+        errno: The system's error number, or None.
+        retryable: True when the machine was short of something (descriptors, memory, processes), so
+            that the same start may succeed later.
+    """
+
+    daemon: str
+    problem: str
+    errno: int | None = None
+    retryable: bool = False
+
+    def _sentence(self) -> str:
+        later = " The same start may succeed later." if self.retryable else ""
+        return f"{self.daemon} could not be spawned: {self.problem}.{later}"
+
+
+@define(eq=False, slots=False, str=False)
+class ReadyTimeoutError(LifecycleError):
+    """The daemon runs but was not ready in time; it was stopped.
+
+    Attributes:
+        daemon: The daemon's name.
+        waited_s: Seconds from the spawn until the wait ended.
+        last_seen: What the ready mode saw last.
+        output_tail: The end of the daemon's output.
+    """
+
+    daemon: str
+    waited_s: float
+    last_seen: str
+    output_tail: str = ""
+
+    def _sentence(self) -> str:
+        return (
+            f"{self.daemon} was not ready after {self.waited_s:.2f} s and was stopped; "
+            f"{self.last_seen}. If it only needs longer, raise ready_timeout.{_quoted(self.output_tail)}"
+        )
+
+
+@define(eq=False, slots=False, str=False)
+class ReadyError(LifecycleError):
+    """The ready mode failed for good: waiting longer could not have helped. The daemon was stopped.
+
+    Attributes:
+        daemon: The daemon's name.
+        problem: What the mode met.
+        output_tail: The end of the daemon's output.
+    """
+
+    daemon: str
+    problem: str
+    output_tail: str = ""
+
+    def _sentence(self) -> str:
+        return f"{self.daemon} can't become ready: {self.problem}.{_quoted(self.output_tail)}"
+
+
+@define(eq=False, slots=False, str=False)
+class DiedBeforeReadyError(LifecycleError):
+    """The daemon ended while its readiness was awaited.
+
+    Attributes:
+        daemon: The daemon's name.
+        exit_status: As ``subprocess`` counts: -9 is SIGKILL. None where only the process's parent
+            could know.
+        waited_s: Seconds from the spawn until its end was seen.
+        output_tail: The end of the daemon's output.
+    """
+
+    daemon: str
+    exit_status: int | None
+    waited_s: float
+    output_tail: str = ""
+
+    def _sentence(self) -> str:
+        return (
+            f"{self.daemon} {describe_status(self.exit_status)} after {self.waited_s:.2f} s, "
+            f"before it was ready.{_quoted(self.output_tail)}"
+        )
+
+
+@define(eq=False, slots=False, str=False)
+class DaemonDiedError(LifecycleError):
+    """The daemon ended while its owner still needed it; the owner's block was cancelled.
+
+    Attributes:
+        daemon: The daemon's name.
+        exit_status: As ``subprocess`` counts: -9 is SIGKILL. None where only the process's parent
+            could know.
+        lived_s: Seconds from readiness until its end was seen.
+        output_tail: The end of the daemon's output.
+    """
+
+    daemon: str
+    exit_status: int | None
+    lived_s: float
+    output_tail: str = ""
+
+    def _sentence(self) -> str:
+        return (
+            f"{self.daemon} {describe_status(self.exit_status)} {self.lived_s:.2f} s "
+            f"after it was ready, while it was still needed.{_quoted(self.output_tail)}"
+        )
+
+
+@define(eq=False, slots=False, str=False)
+class ForeignDaemonError(LifecycleError):
+    """Another program answers where this daemon should; it was left alone, and ours was stopped.
+
+    Attributes:
+        daemon: The daemon's name.
+        address: Where it answers.
+        owner: Who listens there: pid and command, or what could be found out.
+    """
+
+    daemon: str
+    address: str
+    owner: str
+
+    def _sentence(self) -> str:
+        return (
+            f"{self.address} is answered by {self.owner}, not by {self.daemon}. "
+            "Stop that program or give the daemon another port (FREE_PORT finds a free one)."
+        )
+
+
+@define(eq=False, slots=False, str=False)
+class DaemonStateUnknownError(LifecycleError):
+    """Whether the daemon runs can't be told, so nothing was started or stopped.
+
+    Attributes:
+        daemon: The daemon's name.
+        problem: What was asked and what came back.
+    """
+
+    daemon: str
+    problem: str
+
+    def _sentence(self) -> str:
+        return (
+            f"whether {self.daemon} runs can't be told: {self.problem}. "
+            "Nothing was started, so that there are never two."
+        )
+
+
+@define(eq=False, slots=False, str=False)
+class StopError(LifecycleError):
+    """SIGKILL was sent and a process of the daemon is still there.
+
+    Attributes:
+        daemon: The daemon's name.
+        pid: The process that stays.
+        waiting_in: Where in the kernel it waits, or an empty string.
+        seconds: How long the stop took so far.
+    """
+
+    daemon: str
+    pid: int
+    waiting_in: str
+    seconds: float
+
+    def _sentence(self) -> str:
+        where = f" (it waits in the kernel: {self.waiting_in})" if self.waiting_in else ""
+        return (
+            f"process {self.pid} of {self.daemon} outlived SIGKILL{where}; "
+            f"gave up after {self.seconds:.1f} s. A process in uninterruptible sleep ends when its disk or network answers."
+        )

@@ -1,0 +1,163 @@
+"""Event records: what happened to a daemon, frozen, readable as a sentence and as a dictionary."""
+
+from typing import Any, ClassVar
+
+from attrs import asdict, frozen
+
+from trio_lifecycle._status import describe_status
+
+
+@frozen(kw_only=True)
+class Event:
+    """Something that happened to a daemon.
+
+    ``str(event)`` is a sentence for people, ``event.as_dict()`` is for logs and machines.
+
+    Attributes:
+        name: The daemon's name.
+        instance_id: Which spawn of it this is about; the same for every event of one attempt.
+        time: When it happened: seconds since the epoch, by the wall clock (for logs; durations are
+            measured apart).
+    """
+
+    kind: ClassVar[str] = "event"
+
+    name: str
+    instance_id: str
+    time: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the event as plain values, its kind under ``event``.
+
+        Facts that are unknown are left out.
+        """
+        facts = {key: value for key, value in asdict(self).items() if value is not None}
+        return {"event": self.kind} | facts
+
+    def __str__(self) -> str:
+        return f"{self.name} {self._sentence()}"
+
+    def _sentence(self) -> str:
+        return self.kind
+
+
+@frozen(kw_only=True)
+class Starting(Event):
+    """Somebody wants the daemon; whether it runs already is looked at next."""
+
+    kind: ClassVar[str] = "starting"
+
+    def _sentence(self) -> str:
+        return "is wanted"
+
+
+@frozen(kw_only=True)
+class Found(Event):
+    """The program's file was found; its preflight comes next."""
+
+    kind: ClassVar[str] = "found"
+    path: str
+
+    def _sentence(self) -> str:
+        return f"is {self.path}"
+
+
+@frozen(kw_only=True)
+class Adopted(Event):
+    """The daemon ran already and is used as it is."""
+
+    kind: ClassVar[str] = "adopted"
+    pid: int | None
+    url: str | None
+
+    def _sentence(self) -> str:
+        process = "" if self.pid is None else f" as process {self.pid}"
+        return f"runs already{process}" + ("" if self.url is None else f", at {self.url}")
+
+
+@frozen(kw_only=True)
+class Spawned(Event):
+    """The daemon's process exists; its readiness is awaited from here on."""
+
+    kind: ClassVar[str] = "spawned"
+    pid: int
+
+    def _sentence(self) -> str:
+        return f"started as process {self.pid}"
+
+
+@frozen(kw_only=True)
+class Ready(Event):
+    """The daemon is up: alive, and its ready mode says so."""
+
+    kind: ClassVar[str] = "ready"
+    pid: int
+    url: str | None
+    port: int | None
+    ready_after_s: float
+
+    def _sentence(self) -> str:
+        return f"ready after {self.ready_after_s:.2f} s" + (
+            "" if self.url is None else f" at {self.url}"
+        )
+
+
+@frozen(kw_only=True)
+class Died(Event):
+    """The daemon ended although nobody had asked it to."""
+
+    kind: ClassVar[str] = "died"
+    pid: int | None
+    status: int | None
+
+    def _sentence(self) -> str:
+        return describe_status(self.status)
+
+
+@frozen(kw_only=True)
+class Stopping(Event):
+    """The daemon is being asked to go: one event for each rung of the stop ladder."""
+
+    kind: ClassVar[str] = "stopping"
+    pid: int | None
+    rung: str
+
+    def _sentence(self) -> str:
+        return f"gets {self.rung}"
+
+
+@frozen(kw_only=True)
+class Stopped(Event):
+    """The daemon was seen to be gone, with every process of it that its owner could see."""
+
+    kind: ClassVar[str] = "stopped"
+    pid: int | None
+    rung: str | None
+    status: int | None
+    seconds: float
+
+    def _sentence(self) -> str:
+        return f"stopped after {self.seconds:.2f} s ({describe_status(self.status)})"
+
+
+@frozen(kw_only=True)
+class Failed(Event):
+    """The start came to nothing; no process is left of it."""
+
+    kind: ClassVar[str] = "failed"
+    error: str
+    reason: str
+
+    def _sentence(self) -> str:
+        return f"did not start: {self.reason}"
+
+
+@frozen(kw_only=True)
+class Left(Event):
+    """The owner's block ended and the daemon was left running: it was adopted, or detached."""
+
+    kind: ClassVar[str] = "left"
+    pid: int | None
+
+    def _sentence(self) -> str:
+        return "is left running"

@@ -1,0 +1,182 @@
+"""The handle: what a program holds of a daemon that runs."""
+
+import signal
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
+from typing import Any, Literal
+
+import trio
+
+from trio_lifecycle._errors import DaemonStateUnknownError
+from trio_lifecycle._ladder import StopLadder, StopReport
+from trio_lifecycle._status import describe_status
+from trio_lifecycle._stop import Stopper
+from trio_lifecycle.abc import Process, Report
+
+Origin = Literal["spawned", "adopted"]
+
+
+class DaemonHandle:
+    """A daemon that is up: what is known of it, and the power to stop it.
+
+    Handles are given out by ``running()``, ``run`` and ``ensure_running()``; they are never made by
+    users. They stay valid when the daemon has ended: waiting returns at once, stopping again is
+    fine.
+
+    Attributes:
+        name: What the daemon is called.
+        instance_id: Which spawn of it this is.
+        origin: ``"spawned"`` if this program started it, ``"adopted"`` if it ran already.
+        url: Where it can be reached: the health URL with its markers filled in, or what the daemon
+            reported; or None.
+        port: Its port: FREE_PORT's, the URL's, or what it reported; or None.
+        ready_after_s: Seconds from the spawn until it was seen to be ready; 0 when it was adopted.
+        report: What the daemon said of itself when it became ready: the body of its callback. Empty
+            otherwise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        instance_id: str,
+        origin: Origin,
+        process: Process,
+        stopper: Stopper,
+        report: Report,
+        ready_after_s: float,
+        secrets: tuple[str, ...] = (),
+    ) -> None:
+        self.name = name
+        self.instance_id = instance_id
+        self.origin: Origin = origin
+        self.url = report.url
+        self.port = report.port
+        self.ready_after_s = ready_after_s
+        self.report: Mapping[str, Any] = MappingProxyType(dict(report.facts))
+        self._process = process
+        self._stopper = stopper
+        self._secrets = secrets
+
+    def __repr__(self) -> str:
+        ended = f", {describe_status(self._process.status)}" if self._process.ended else ""
+        where = "" if self.url is None else f" at {self.url}"
+        return f"<DaemonHandle {self.name} {self.origin} {self.pid}{where}{ended}>"
+
+    @property
+    def pid(self) -> int | None:
+        """Its main process's id.
+
+        None for an adopted daemon whose process can't be seen from here.
+        """
+        return self._process.pid
+
+    @property
+    def output_tail(self) -> str:
+        r"""The end of its output so far, at most ``Output.tail_bytes``.
+
+        Bytes that are no UTF-8 as ``\xNN``.
+
+        Empty for an adopted daemon, whose output goes where its starter wanted it.
+        """
+        return show_tail(self._process, self._secrets)
+
+    def lines(self) -> AsyncIterator[str]:
+        """Give its output from now on, line by line, until the daemon ends.
+
+        ``async for line in daemon.lines()``.
+
+        Any number of tasks may read. A reader that is 10,000 lines behind loses the oldest; the
+        daemon never waits for one. For an adopted daemon it ends at once.
+        """
+        return _Blotted(self._process.lines(), self._secrets)
+
+    async def wait_exit(self) -> int | None:
+        """Wait until the daemon has ended.
+
+        Returns:
+            Its exit status as ``subprocess`` counts (-15 is an end by SIGTERM); None where only its
+            parent can know it, as for an adopted daemon.
+        """
+        return await self._process.wait()
+
+    async def stop(self, ladder: StopLadder | None = None) -> StopReport:
+        """Ask the daemon to go, then insist; say which rung it took.
+
+        Climbs the configured stop ladder, or the one given, and returns only when the whole tree is
+        gone. Calling it again, from several tasks, or on a daemon that has ended is fine: all get
+        the same report. Once begun it is finished also when the caller is cancelled. An adopted
+        daemon is stopped, too.
+
+        Raises:
+            StopError: A process outlived SIGKILL by 5 s.
+            DaemonStateUnknownError: The daemon's process can't be found from here, so nothing was
+                sent.
+        """
+        self._insist_on_process()
+        return await self._stopper.stop(ladder)
+
+    async def kill(self) -> StopReport:
+        """Send SIGKILL to the whole tree at once, and wait until it is gone.
+
+        It may be called while the daemon is being stopped politely.
+
+        Raises:
+            StopError: A process outlived SIGKILL by 5 s.
+            DaemonStateUnknownError: The daemon's process can't be found from here, so nothing was
+                sent.
+        """
+        self._insist_on_process()
+        return await self._stopper.kill()
+
+    async def terminate(self) -> None:
+        """Send SIGTERM to the whole tree and don't wait. The end that follows counts as wanted.
+
+        Raises:
+            DaemonStateUnknownError: The daemon's process can't be found from here, so nothing was
+                sent.
+        """
+        self._insist_on_process()
+        await self._stopper.terminate(signal.SIGTERM)
+
+    async def send_signal(self, signum: int) -> None:
+        """Send a signal to the main process, such as SIGHUP to make it read its files again.
+
+        If it ends the daemon, that counts as a death, not as a stop. Nothing happens when the
+        daemon has ended.
+
+        Raises:
+            DaemonStateUnknownError: The daemon's process can't be found from here, so nothing was
+                sent.
+        """
+        self._insist_on_process()
+        if not self._process.ended:
+            await self._process.send_signal(signum)
+        await trio.lowlevel.checkpoint()
+
+    def _insist_on_process(self) -> None:
+        if self._process.pid is None:
+            raise DaemonStateUnknownError(
+                self.name, f"it answers at {self.url}, but its process can't be found from here"
+            )
+
+
+def show_tail(process: Process, secrets: tuple[str, ...]) -> str:
+    """Give the end of a process's output for people: decoded, secrets blotted out."""
+    return _blot_out(process.output_tail().decode(errors="backslashreplace"), secrets)
+
+
+class _Blotted(AsyncIterator[str]):
+    """Lines without secrets."""
+
+    def __init__(self, lines: AsyncIterator[str], secrets: tuple[str, ...]) -> None:
+        self._lines = lines
+        self._secrets = secrets
+
+    async def __anext__(self) -> str:
+        return _blot_out(await anext(self._lines), self._secrets)
+
+
+def _blot_out(text: str, secrets: tuple[str, ...]) -> str:
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return text

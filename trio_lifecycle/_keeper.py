@@ -1,0 +1,137 @@
+"""The keeper: the task that has a daemon started, and owns it until its owner has left."""
+
+import logging
+from typing import Final
+
+import trio
+
+from trio_lifecycle._errors import DaemonDiedError, LifecycleError
+from trio_lifecycle._events import Died, Left
+from trio_lifecycle._handle import DaemonHandle
+from trio_lifecycle._launch import Launch
+from trio_lifecycle._states import State
+
+_log: Final = logging.getLogger("trio_lifecycle")
+
+
+class Keeper:
+    """Keeps one daemon for one owner.
+
+    It works in a task of its own for two reasons: Trio delivers Ctrl-C into the main task, whose
+    clean-up a second Ctrl-C could break off; and a cancellation that reaches the owner's block must
+    not reach the daemon before the block has left.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        self._launch = launch
+        self._start = trio.CancelScope()
+        self._started = trio.Event()
+        self._left = trio.Event()
+        self._handle: DaemonHandle | None = None
+        self._start_error: Exception | None = None
+        self._end_error: LifecycleError | None = None
+        self.body = trio.CancelScope()
+
+    @trio.lowlevel.enable_ki_protection
+    async def keep(self) -> None:
+        """Start the daemon, and own it until ``leave`` is called.
+
+        Never raises what the owner has to hear.
+        """
+        # Shielded so that the owner's block leaves first. Bounded: the start by `started`, which
+        # cancels it with its caller; the rest by the block and the stop ladder.
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as services:
+                await self._begin(services)
+                if self._handle is not None:
+                    await self._own(self._handle)
+                services.cancel_scope.cancel()
+
+    @trio.lowlevel.enable_ki_protection
+    async def begin(self) -> None:
+        """Start the daemon and leave it to itself."""
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as services:
+                await self._begin(services)
+                services.cancel_scope.cancel()
+
+    async def _begin(self, services: trio.Nursery) -> None:
+        try:
+            with self._start:
+                self._handle = await self._launch.run(services)
+        except Exception as error:
+            self._start_error = error
+        finally:
+            self._started.set()
+
+    async def started(self) -> DaemonHandle:
+        """Wait until the daemon is up; when that is cancelled, the start is given up.
+
+        Raises:
+            LifecycleError: It did not come up.
+        """
+        try:
+            await self._started.wait()
+        except BaseException:
+            self._start.cancel()
+            raise
+        if self._start_error is not None:
+            raise self._start_error
+        assert self._handle is not None
+        return self._handle
+
+    def leave(self) -> None:
+        """Say that the owner's block has left."""
+        self._left.set()
+
+    def conclude(self, outcome: BaseException | None) -> None:
+        """Raise what the block raised, or else what became of the daemon."""
+        if outcome is None and self._end_error is not None:
+            raise self._end_error from None
+        if outcome is not None:
+            if isinstance(outcome, Exception) and self._end_error is not None:
+                outcome.add_note(str(self._end_error))
+            raise outcome
+
+    async def _own(self, handle: DaemonHandle) -> None:
+        process, stopper = self._launch.process, self._launch.stopper
+        assert process is not None
+        assert stopper is not None
+        began = trio.current_time()
+        await self._wait_for_an_end()
+        if process.ended and not stopper.asked:
+            self._launch.diary.note(Died, pid=process.pid, status=process.status)
+            if not self._left.is_set():
+                self._bury(handle, trio.current_time() - began)
+        try:
+            if handle.origin == "spawned":
+                await stopper.stop()
+        except LifecycleError as error:
+            _log.error("%s", error)
+            self._end_error = self._end_error or error
+        await self._left.wait()
+        if self._launch.diary.state is State.READY:
+            self._launch.diary.note(Left, pid=process.pid)
+        process.close()
+        await self._launch.held.aclose()
+
+    async def _wait_for_an_end(self) -> None:
+        """Wait until the daemon has ended or the block has left."""
+        process = self._launch.process
+        assert process is not None
+
+        async def give_up_with_the_process() -> None:
+            await process.wait()
+            race.cancel_scope.cancel()
+
+        async with trio.open_nursery() as race:
+            race.start_soon(give_up_with_the_process)
+            await self._left.wait()
+            race.cancel_scope.cancel()
+
+    def _bury(self, handle: DaemonHandle, lived_s: float) -> None:
+        process = self._launch.process
+        assert process is not None
+        tail = handle.output_tail
+        self._end_error = DaemonDiedError(handle.name, process.status, lived_s, tail)
+        self.body.cancel()

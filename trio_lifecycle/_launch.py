@@ -1,0 +1,348 @@
+"""The launch: from a configuration to a daemon that is up, or to an error and nothing left."""
+
+import logging
+import os
+import uuid
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+import trio
+from attrs import evolve, frozen
+
+from trio_lifecycle._config import LifecycleConfig
+from trio_lifecycle._destination import Output
+from trio_lifecycle._diary import Diary
+from trio_lifecycle._errors import (
+    DaemonStateUnknownError,
+    DiedBeforeReadyError,
+    LifecycleError,
+    PreflightError,
+    ReadyTimeoutError,
+    SpawnError,
+)
+from trio_lifecycle._events import Adopted, Died, Failed, Found, Ready, Spawned, Starting
+from trio_lifecycle._handle import DaemonHandle, Origin, show_tail
+from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in
+from trio_lifecycle._polling import next_interval
+from trio_lifecycle._state_dir import log_path, make_private
+from trio_lifecycle._states import State
+from trio_lifecycle._stop import Stopper
+from trio_lifecycle.abc import (
+    ArmedReady,
+    Observer,
+    Preflight,
+    Prober,
+    Process,
+    Report,
+    Sighting,
+    Spawner,
+    SpawnRequest,
+    Start,
+)
+
+_log: Final = logging.getLogger("trio_lifecycle")
+
+# How long letting go of a callback socket and the like may take; it never needs the network.
+_DISARM_PATIENCE_S: Final = 1.0
+
+
+@frozen
+class Collaborators:
+    """Who works for a lifecycle: everything that is not a property of the daemon."""
+
+    spawner: Spawner
+    prober: Prober
+    preflight: tuple[Preflight, ...]
+    observer: Observer | None
+
+
+class Launch:
+    """One attempt to have a daemon up."""
+
+    def __init__(
+        self, config: LifecycleConfig, collaborators: Collaborators, *, detached: bool
+    ) -> None:
+        self.config = config
+        self.instance_id = uuid.uuid4().hex
+        self.diary = Diary(config.name, self.instance_id, collaborators.observer)
+        self.process: Process | None = None
+        self.stopper: Stopper | None = None
+        self._by = collaborators
+        self._detached = detached
+        self._armed: ArmedReady | None = None
+        self._handle: DaemonHandle | None = None
+        # What is held until the daemon is gone, or, if it is detached, until it holds it itself:
+        # its port.
+        self.held = AsyncExitStack()
+
+    async def run(self, nursery: trio.Nursery) -> DaemonHandle:
+        """Look whether it runs; if not, prepare, spawn, and wait until it is ready.
+
+        Whatever is raised, cancellation included: no process is left of the attempt, and the diary
+            says so.
+
+        Args:
+            nursery: Where the tasks that serve the process run.
+        """
+        self.diary.note(Starting)
+        try:
+            sighting = await self._look()
+            if sighting is not None:
+                return await self._adopt(sighting)
+            async with AsyncExitStack() as wait:
+                request = await self._prepare(wait)
+                return await self._spawn(request, nursery)
+        except BaseException as error:
+            await self.held.aclose()
+            self._note_failure(error)
+            raise
+
+    def _note_failure(self, error: BaseException) -> None:
+        # A StopError leaves the state at "stopping": the process is still there.
+        if self.diary.state in (State.LOOKING, State.PREPARING, State.STOPPED):
+            expected = isinstance(error, LifecycleError)
+            reason = str(error).partition("\n")[0] if expected else "the start was given up"
+            self.diary.note(Failed, error=type(error).__name__, reason=reason)
+
+    async def find_again(self) -> DaemonHandle | None:
+        """Give the handle of the daemon that this launch left running, if it still is up.
+
+        None if it has ended.
+
+        Raises:
+            DaemonStateUnknownError: It is alive, but has not answered for the ready timeout.
+        """
+        assert self.stopper is not None
+        if self.stopper.asked and self.process is not None:
+            await self.process.wait_gone()
+        if self.process is None or self.process.ended:
+            return None
+        assert self._armed is not None
+        began = trio.current_time()
+        with trio.move_on_after(self.config.ready_timeout):
+            while await self._armed.ask(self.process) is None:
+                waited = trio.current_time() - began
+                await trio.sleep(next_interval(waited, _LOOK_INTERVAL_S))
+            return self._handle
+        problem = f"process {self.process.pid} is alive, but {self._armed.last_seen}"
+        raise DaemonStateUnknownError(self.config.name, problem)
+
+    # --- look ---
+
+    async def _look(self) -> Sighting | None:
+        """Find a daemon that runs already.
+
+        One that is there but not up gets the time that a spawn would get.
+        """
+        began = trio.current_time()
+        sighting: Sighting | None = None
+        with trio.move_on_after(self.config.ready_timeout):
+            while True:
+                sighting = await self.config.ready_mode.find_running(self._by.prober)
+                if sighting is None or sighting.report is not None:
+                    return sighting
+                waited = trio.current_time() - began
+                await trio.sleep(next_interval(waited, _LOOK_INTERVAL_S))
+        if sighting is None:
+            problem = f"{self.config.ready_mode!r} gave no answer"
+        else:
+            where = sighting.address
+            owner = self._by.prober.describe_owner(*where) if where else "somebody"
+            problem = f"{owner} is there, but {sighting.detail}"
+        raise DaemonStateUnknownError(
+            self.config.name, f"{problem}, for {self.config.ready_timeout} s"
+        )
+
+    async def _adopt(self, sighting: Sighting) -> DaemonHandle:
+        assert sighting.report is not None
+        host, port = sighting.address or ("", 0)
+        self.process = await self._by.prober.owner_of(host, port)
+        self.stopper = Stopper(self.process, self.config.stop_ladder, self.diary)
+        self.diary.note(Adopted, pid=self.process.pid, url=sighting.report.url)
+        return self._hand_out("adopted", sighting.report, 0.0)
+
+    # --- prepare ---
+
+    async def _prepare(self, wait: AsyncExitStack) -> SpawnRequest:
+        """Do everything that can fail before there is a process."""
+        config = self.config
+        await check_all(config.name, self._by.preflight)
+        program = await self._by.spawner.find_binary(config.binary_name, config.search_path)
+        self.diary.note(Found, path=program)
+        output = self._detached_output() if self._detached else config.output
+        values = await self._choose_port()
+        port = int(values[FREE_PORT]) if values else None
+        in_arguments = markers_in(config.args)
+        start = Start(
+            name=config.name,
+            instance_id=self.instance_id,
+            port=port,
+            prober=self._by.prober,
+            in_arguments=in_arguments,
+        )
+        armed = self._armed = await config.ready_mode.arm(start)
+        wait.push_async_callback(_disarm, armed)
+        return self._request(program, output, {**values, **armed.values}, armed)
+
+    async def _choose_port(self) -> dict[Marker, str]:
+        if FREE_PORT not in self.config.markers:
+            return {}
+        try:
+            port = await self._by.spawner.reserve_port()
+        except OSError as error:
+            problem = f"no port is free ({error})"
+            raise SpawnError(self.config.name, problem, error.errno, retryable=True) from error
+        self.held.callback(port.release)
+        return {FREE_PORT: str(port.number)}
+
+    def _request(
+        self, program: str, output: Output, values: dict[Marker, str], armed: ArmedReady
+    ) -> SpawnRequest:
+        env = {
+            key: None if value is None else fill(value, values)
+            for key, value in self.config.env.items()
+        }
+        return SpawnRequest(
+            name=self.config.name,
+            instance_id=self.instance_id,
+            program=program,
+            args=tuple(fill(arg, values) for arg in self.config.args),
+            env={**env, **armed.env, "TRIO_LIFECYCLE_INSTANCE": self.instance_id},
+            working_dir=self.config.working_dir,
+            output=output,
+            detached=self._detached,
+        )
+
+    def _detached_output(self) -> Output:
+        output = self.config.output
+        if output.to is None:
+            path = log_path(os.environ, self.config.name)
+            try:
+                make_private(path.parent)
+            except OSError as error:
+                raise SpawnError(
+                    self.config.name, f"its log file can't be made: {error}", error.errno
+                ) from error
+            output = evolve(output, to=path)
+        return output
+
+    # --- spawn and wait ---
+
+    async def _spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> DaemonHandle:
+        process = await self._by.spawner.spawn(request, nursery)
+        # No checkpoint from here to the try: a cancellation in between would lose the process.
+        began = trio.current_time()
+        self.process = process
+        self.stopper = Stopper(process, self.config.stop_ladder, self.diary)
+        try:
+            self.diary.note(Spawned, pid=process.pid)
+            report = await self._wait_until_ready(process, began)
+            ready_after_s = trio.current_time() - began
+            handle = self._hand_out("spawned", report, ready_after_s)
+            self.diary.note(
+                Ready,
+                pid=process.pid,
+                url=report.url,
+                port=report.port,
+                ready_after_s=ready_after_s,
+            )
+        except BaseException:
+            # Nobody has the handle yet, so nobody else can clean up. The stop is bounded by its
+            # ladder.
+            await self.stopper.stop()
+            process.close()
+            raise
+        if self._detached:
+            await self.held.aclose()
+        return handle
+
+    async def _wait_until_ready(self, process: Process, began: float) -> Report:
+        """Race the ready mode with the end of the process and with the deadline.
+
+        The end of the process wins.
+        """
+        armed = self._armed
+        assert armed is not None
+        report: Report | None = None
+        failure: Exception | None = None
+
+        async def give_up_at_end() -> None:
+            await process.wait()
+            race.cancel_scope.cancel()
+
+        async with trio.open_nursery() as race:
+            race.start_soon(give_up_at_end)
+            try:
+                with trio.move_on_at(began + self.config.ready_timeout):
+                    report = await armed.wait(process)
+                if report is None:
+                    report = await armed.ask(process)
+            except Exception as error:
+                # Raised outside of the nursery, which would wrap it into a group.
+                failure = error
+            race.cancel_scope.cancel()
+
+        waited_s = trio.current_time() - began
+        if process.ended:
+            self.diary.note(Died, pid=process.pid, status=process.status)
+            raise DiedBeforeReadyError(
+                self.config.name, process.status, waited_s, self._tail(process)
+            )
+        if failure is not None:
+            raise failure
+        if report is None:
+            raise ReadyTimeoutError(
+                self.config.name, waited_s, armed.last_seen, self._tail(process)
+            )
+        return report
+
+    def _tail(self, process: Process) -> str:
+        return show_tail(process, self._armed.secrets if self._armed else ())
+
+    def _hand_out(self, origin: Origin, report: Report, ready_after_s: float) -> DaemonHandle:
+        assert self.process is not None
+        assert self.stopper is not None
+        self._handle = DaemonHandle(
+            self.config.name,
+            self.instance_id,
+            origin,
+            self.process,
+            self.stopper,
+            report,
+            ready_after_s,
+            self._armed.secrets if self._armed else (),
+        )
+        return self._handle
+
+
+# Between two looks at a daemon that somebody else is starting.
+_LOOK_INTERVAL_S: Final = 0.1
+
+
+async def check_all(name: str, checks: Sequence[Preflight]) -> None:
+    """Run all checks at once, and report all that fail together.
+
+    Raises:
+        PreflightError: At least one failed.
+    """
+    failures: dict[int, str] = {}
+
+    async def check(number: int, preflight: Preflight) -> None:
+        try:
+            await preflight()
+        except Exception as error:
+            failures[number] = str(error) or type(error).__name__
+
+    async with trio.open_nursery() as nursery:
+        for number, preflight in enumerate(checks):
+            nursery.start_soon(check, number, preflight)
+    if failures:
+        raise PreflightError(name, tuple(text for _, text in sorted(failures.items())))
+
+
+async def _disarm(armed: ArmedReady) -> None:
+    # Shielded: a socket that stays open after a cancelled start is a leak. Bounded, because it is
+    # somebody's plug-in.
+    with trio.move_on_after(_DISARM_PATIENCE_S, shield=True):
+        await armed.disarm()

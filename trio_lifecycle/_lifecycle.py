@@ -1,0 +1,241 @@
+"""The lifecycle of a daemon: started on demand, ready, watched, gone with its owner."""
+
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from os import PathLike
+
+import trio
+
+from trio_lifecycle._config import LifecycleConfig
+from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._handle import DaemonHandle
+from trio_lifecycle._keeper import Keeper
+from trio_lifecycle._ladder import StopReport
+from trio_lifecycle._launch import Collaborators, Launch
+from trio_lifecycle.abc import Observer, Preflight, Spawner
+from trio_lifecycle.ready._callback import Callback
+from trio_lifecycle.ready._health import HealthCheck
+from trio_lifecycle.spawner._local import LocalSpawner
+
+# A model of 40 GB comes from a cold disk in minutes.
+DEFAULT_CALLBACK_TIMEOUT_S = 300.0
+
+
+class DaemonLifecycle:
+    """Starts a daemon, knows when it is ready, and sees to its end.
+
+    A description that can be used any number of times.
+
+    Args:
+        config: What the daemon is.
+        spawner: Where it runs. Defaults to this machine.
+        preflight: Checks that must pass before it is spawned: async callables that raise when
+            something is wrong. They run at once, and all failures are reported together.
+        observer: A callable that is given each event; see ``trio_lifecycle.abc.Observer``.
+    """
+
+    def __init__(
+        self,
+        config: LifecycleConfig,
+        *,
+        spawner: Spawner | None = None,
+        preflight: Iterable[Preflight] = (),
+        observer: Observer | None = None,
+    ) -> None:
+        self.config = _check(config, spawner, observer)
+        place = spawner or LocalSpawner()
+        checks = _checks(preflight)
+        self._by = Collaborators(place, place.open_prober(), checks, observer)
+        self._turn = trio.Lock()
+        self._left_running: Launch | None = None
+
+    @classmethod
+    def with_health_check(
+        cls,
+        binary_name: str,
+        url: str,
+        args: Sequence[str | PathLike[str]] = (),
+        *,
+        env: Mapping[str, str | None] | None = None,
+        spawner: Spawner | None = None,
+        preflight: Iterable[Preflight] = (),
+        observer: Observer | None = None,
+    ) -> "DaemonLifecycle":
+        """Describe a service that is ready when ``url`` answers, within 30 s.
+
+        It may outlive its starter: ``ensure_running()`` may be used alone. The owned forms own it all the same.
+        """
+        config = LifecycleConfig(
+            binary_name, args=args, env=env or {}, ready_mode=HealthCheck(url), detach=True
+        )
+        return cls(config, spawner=spawner, preflight=preflight, observer=observer)
+
+    @classmethod
+    def with_callback(
+        cls,
+        binary_name: str,
+        args: Sequence[str | PathLike[str]] = (),
+        ready_timeout: float = DEFAULT_CALLBACK_TIMEOUT_S,
+        *,
+        env: Mapping[str, str | None] | None = None,
+        spawner: Spawner | None = None,
+        preflight: Iterable[Preflight] = (),
+        observer: Observer | None = None,
+    ) -> "DaemonLifecycle":
+        """Describe a worker that calls back when it is ready, within ``ready_timeout`` seconds.
+
+        It finds the URL to post to in ``TRIO_LIFECYCLE_CALLBACK_URL``, and wherever CALLBACK_URL
+        stands.
+        """
+        config = LifecycleConfig(
+            binary_name,
+            args=args,
+            env=env or {},
+            ready_mode=Callback(),
+            ready_timeout=ready_timeout,
+        )
+        return cls(config, spawner=spawner, preflight=preflight, observer=observer)
+
+    def __repr__(self) -> str:
+        return f"DaemonLifecycle({self.config!r})"
+
+    @asynccontextmanager
+    @trio.lowlevel.enable_ki_protection
+    async def running(self) -> AsyncIterator[DaemonHandle]:
+        """Have the daemon up for the length of a block.
+
+        When the block begins, the daemon is alive and ready. When it has been left, for whatever
+        reason, the daemon is gone with its process tree; the block's own clean-up comes before. A
+        daemon that ran already (its ready mode answers before anything is spawned) is used as it
+        is, and left running.
+
+        If the daemon dies meanwhile, the block is cancelled and DaemonDiedError raised. What the
+        block itself raises leaves as it entered, with a note when the daemon had died.
+
+        Raises:
+            BinaryNotFoundError, PreflightError, SpawnError: It was not started.
+            DiedBeforeReadyError, ReadyTimeoutError, ReadyError, ForeignDaemonError: It did not
+                become ready, and is gone.
+            DaemonDiedError: It died while the block ran.
+            DaemonStateUnknownError: Something is where the daemon should be, but can't be told to
+                be up.
+            StopError: A process of it outlived SIGKILL.
+        """
+        keeper = Keeper(self._launch(detached=False))
+        outcome: BaseException | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keeper.keep)
+                try:
+                    handle = await keeper.started()
+                    with keeper.body:
+                        yield handle
+                except BaseException as error:
+                    # Raised outside of the nursery, which would wrap it into a group.
+                    outcome = error
+                finally:
+                    keeper.leave()
+        except BaseExceptionGroup as group:
+            raise _only(group) from None
+        keeper.conclude(outcome)
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[DaemonHandle] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Give the daemon to a nursery: ``daemon = await nursery.start(lifecycle.run)``.
+
+        It runs until the nursery is cancelled. What goes wrong before it is ready is raised by
+        ``nursery.start``; DaemonDiedError comes out of the nursery. See ``running()``.
+        """
+        async with self.running() as handle:
+            task_status.started(handle)
+            await trio.sleep_forever()
+
+    async def ensure_running(self) -> DaemonHandle:
+        """Have the daemon up and leave it so: nobody owns it, and it outlives this program.
+
+        If it runs already it is used as it is. Asked again, by any task of this program, the same
+        daemon is given; tasks that ask at once wait for one start. Needs ``detach=True``.
+
+        Raises:
+            ConfigError: The daemon is not detached.
+            DaemonStateUnknownError: It is alive but has not answered for ``ready_timeout``; nothing
+                was started.
+            LifecycleError: As for ``running()``.
+        """
+        if not self.config.detach:
+            raise ConfigError(
+                "detach",
+                f"{self.config.name} is not detached, so it needs an owner: "
+                "use 'async with lifecycle.running()', "
+                "'nursery.start(lifecycle.run)' or a daemon nursery;"
+                " or say detach=True to leave it running",
+            )
+        async with self._turn:
+            if self._left_running is not None:
+                handle = await self._left_running.find_again()
+                if handle is not None:
+                    return handle
+                self._left_running = None
+            return await self._leave_running(self._launch(detached=True))
+
+    @trio.lowlevel.enable_ki_protection
+    async def _leave_running(self, launch: Launch) -> DaemonHandle:
+        keeper = Keeper(launch)
+        outcome: BaseException | None = None
+        handle: DaemonHandle | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(keeper.begin)
+                try:
+                    handle = await keeper.started()
+                except BaseException as error:
+                    outcome = error
+        except BaseExceptionGroup as group:
+            raise _only(group) from None
+        if outcome is not None:
+            raise outcome
+        assert handle is not None
+        if handle.origin == "spawned":
+            self._left_running = launch
+        return handle
+
+    async def stop(self, handle: DaemonHandle) -> StopReport:
+        """Stop a daemon; the same as ``handle.stop()``."""
+        return await handle.stop()
+
+    async def force_kill(self, handle: DaemonHandle) -> StopReport:
+        """Kill a daemon; the same as ``handle.kill()``."""
+        return await handle.kill()
+
+    def _launch(self, *, detached: bool) -> Launch:
+        return Launch(self.config, self._by, detached=detached)
+
+
+def _check(config: object, spawner: object, observer: object) -> LifecycleConfig:
+    if not isinstance(config, LifecycleConfig):
+        raise ConfigError("config", f"must be a LifecycleConfig, not {config!r}")
+    if spawner is not None and not isinstance(spawner, Spawner):
+        raise ConfigError("spawner", f"must be a Spawner such as LocalSpawner(), not {spawner!r}")
+    if observer is not None and not callable(observer):
+        raise ConfigError("observer", f"must be a callable that takes an event, not {observer!r}")
+    return config
+
+
+def _checks(preflight: Iterable[Preflight]) -> tuple[Preflight, ...]:
+    try:
+        checks = tuple(preflight)
+    except TypeError:
+        raise ConfigError("preflight", f"must be a list, not {preflight!r}") from None
+    for check in checks:
+        if not callable(check):
+            raise ConfigError("preflight", f"must be a list of async callables, not of {check!r}")
+    return checks
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Take a single error out of the group that a nursery made of it.
+
+    A Ctrl-C while the keeper was at work.
+    """
+    return group.exceptions[0] if len(group.exceptions) == 1 else group

@@ -1,0 +1,373 @@
+"""Processes as the kernel shows them: the only file that reads /proc.
+
+A process is told by its number and its start time together, for numbers are given again
+(proc_pid_stat(5), field 22). A zombie counts as gone, and so does what vanishes while it is looked
+at.
+"""
+
+import errno
+import os
+import signal
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from trio_lifecycle._listeners import Listener, answering, unmapped
+from trio_lifecycle._sock_diag import (
+    LISTEN,
+    TCPSocket,
+    find_connection,
+    listening_sockets,
+    parse_row,
+)
+from trio_lifecycle._stat import Stat, parse_stat
+
+__all__ = [
+    "DEFAULT_EPHEMERAL_PORTS",
+    "Listener",
+    "Stat",
+    "all_stats",
+    "answering",
+    "boot_id",
+    "command_line",
+    "connection_uid",
+    "ephemeral_ports",
+    "has_proc",
+    "holder_of",
+    "holds_socket",
+    "is_descendant",
+    "listeners",
+    "open_pidfd",
+    "read_stat",
+    "session_members",
+    "signal_process",
+    "tree_of",
+    "wchan",
+]
+
+# Linux's own, where the file that says it can't be read (ip-sysctl, ip_local_port_range).
+DEFAULT_EPHEMERAL_PORTS: Final = range(32_768, 61_000)
+
+# A command line in a message; what tells two daemons apart stands at its beginning.
+LONGEST_COMMAND_CHARS: Final = 200
+
+_INIT_PID: Final = 1
+
+
+# --- this machine ---------------------------------------------------------------------------------
+
+
+def has_proc() -> bool:
+    """Say whether /proc is there and shows the process numbers that this program uses itself."""
+    try:
+        return Path("/proc/self").readlink() == Path(str(os.getpid()))
+    except OSError:
+        return False
+
+
+def boot_id() -> str:
+    """Name this boot of the machine; process numbers and start times mean nothing in another.
+
+    Raises:
+        OSError: There is no /proc.
+    """
+    return _read("/proc/sys/kernel/random/boot_id").decode().strip()
+
+
+def ephemeral_ports() -> range:
+    """Give the ports that the kernel takes for itself, for outgoing connections and for port 0."""
+    try:
+        low, high = _read("/proc/sys/net/ipv4/ip_local_port_range").split()
+    except OSError:
+        return DEFAULT_EPHEMERAL_PORTS
+    return range(int(low), int(high) + 1)
+
+
+# --- one process ----------------------------------------------------------------------------------
+
+
+def read_stat(pid: int) -> Stat | None:
+    """Look at one process; None when there is none of that number, or only a thread."""
+    stat = _read_stat(pid)
+    return stat if stat is not None and _is_process(pid) else None
+
+
+def all_stats() -> dict[int, Stat]:
+    """Look at every process, in one pass; nothing when there is no /proc."""
+    stats = (_read_stat(pid) for pid in _all_pids())
+    return {stat.pid: stat for stat in stats if stat is not None}
+
+
+def _all_pids() -> list[int]:
+    with suppress(OSError), os.scandir("/proc") as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdecimal()]
+    return []
+
+
+def _read_stat(pid: int) -> Stat | None:
+    try:
+        text = _read(f"/proc/{pid}/stat")
+    except OSError:  # ENOENT, or ESRCH when it goes between open and read
+        return None
+    return parse_stat(text)
+
+
+def _is_process(pid: int) -> bool:
+    """Say whether it is a process: /proc answers for the number of a mere thread, too."""
+    try:
+        os.close(os.pidfd_open(pid))
+    except ProcessLookupError:
+        return False
+    except OSError as error:
+        # A thread's number is EINVAL or, on newer kernels, ENOENT; anything else (no descriptor
+        # left, a sandbox) says nothing about it.
+        return error.errno not in (errno.EINVAL, errno.ENOENT)
+    return True
+
+
+def wchan(pid: int) -> str:
+    """Say where in the kernel a process waits; empty when it does not or it can't be known."""
+    with suppress(OSError):
+        place = _read(f"/proc/{pid}/wchan").decode(errors="replace").strip()
+        return "" if place == "0" else place
+    return ""
+
+
+def command_line(pid: int) -> str:
+    """Give a process's command line for people: one line of at most 200 characters.
+
+    It is ``[name]`` where there are no arguments (kernel threads, zombies), and empty when the
+    process is gone. Every user can read it, and with it a password that somebody put there.
+    """
+    try:
+        arguments = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").split(b"\0")
+    except OSError:
+        return ""
+    line = b" ".join(arguments).decode(errors="backslashreplace")
+    if not line:
+        stat = _read_stat(pid)
+        line = f"[{stat.command}]" if stat else ""
+    shown = "".join(char if char.isprintable() else "?" for char in line)
+    if len(shown) > LONGEST_COMMAND_CHARS:
+        shown = shown[: LONGEST_COMMAND_CHARS - 3] + "..."
+    return shown
+
+
+# --- acting on a process --------------------------------------------------------------------------
+
+
+def open_pidfd(stat: Stat) -> int | None:
+    """Open a descriptor of exactly this process; it is readable once the process has ended.
+
+    Returns:
+        The descriptor, for the caller to close; None when the process is gone, also when its number
+        is another's now. A zombie still gets one, readable at once.
+    """
+    try:
+        pidfd = os.pidfd_open(stat.pid)
+    except OverflowError:
+        return None
+    except OSError as error:
+        if error.errno in (errno.ESRCH, errno.EINVAL, errno.ENOENT):
+            return None
+        raise
+    # In this order: the descriptor stays with one process, whatever becomes of the number.
+    now = _read_stat(stat.pid)
+    if now is None or now.start_time != stat.start_time:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def signal_process(stat: Stat, signum: int) -> bool:
+    """Send a signal to exactly this process, never to one that got its number later.
+
+    Returns:
+        True when it was sent; False when the process is gone, a zombie included.
+
+    Raises:
+        PermissionError: It is another user's.
+        ValueError: It is this program itself or process 1, which are nobody's daemon.
+    """
+    if stat.pid in (_INIT_PID, os.getpid()):
+        raise ValueError(f"process {stat.pid} is nobody's daemon; it is never signalled")
+    pidfd = open_pidfd(stat)
+    if pidfd is None:
+        return False
+    try:
+        now = _read_stat(stat.pid)
+        if now is None or now.dead:
+            return False
+        signal.pidfd_send_signal(pidfd, signum)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+# --- families of processes ------------------------------------------------------------------------
+
+
+def tree_of(leader: Stat | int, stats: Mapping[int, Stat]) -> list[Stat]:
+    """Find the living processes of a daemon, parents before their children.
+
+    They are the leader, who is in the session or the process group that it leads, and all
+    descendants of these. When the leader is gone, the rest is still found: the kernel gives no
+    number again while a session or group bears it. When its number is another's now, there can be
+    no rest, and the list is empty.
+
+    This program, its ancestors and process 1 lead nobody and are never in the list, nor is what
+    descends from the leader only through them.
+
+    Args:
+        leader: The daemon's main process; as a mere number it is believed.
+        stats: What ``all_stats`` gave.
+    """
+    pid = leader if isinstance(leader, int) else leader.pid
+    first = stats.get(pid)
+    left_alone = _never_ours(stats)
+    if pid in left_alone:
+        return []
+    if first and isinstance(leader, Stat) and first.start_time != leader.start_time:
+        return []
+    children = defaultdict(list)
+    for stat in stats.values():
+        children[stat.ppid].append(stat)
+    waiting = [first] if first else []
+    waiting += [stat for stat in stats.values() if stat.is_led_by(pid) and stat.pid != pid]
+    found: dict[int, Stat] = {}
+    while waiting:
+        stat = waiting.pop(0)
+        if stat.pid not in found and stat.pid not in left_alone:
+            found[stat.pid] = stat
+            waiting += children[stat.pid]
+    return [stat for stat in found.values() if not stat.dead]
+
+
+def session_members(leader_pid: int) -> list[Stat]:
+    """Find the living processes in the session or process group of a leader, without itself."""
+    return [
+        stat
+        for stat in all_stats().values()
+        if stat.is_led_by(leader_pid) and stat.pid != leader_pid and not stat.dead
+    ]
+
+
+def is_descendant(pid: int, ancestor_pid: int) -> bool:
+    """Say whether a process is another one, descends from it, or is in a session or group it leads.
+
+    A descendant whose parents in between have ended still belongs to it if it kept the session.
+    """
+    seen: set[int] = set()
+    while pid != ancestor_pid:
+        stat = _read_stat(pid)
+        # A number that was given again between two readings could close a circle.
+        if stat is None or pid in seen:
+            return False
+        if stat.is_led_by(ancestor_pid):
+            return True
+        seen.add(pid)
+        pid = stat.ppid
+    return True
+
+
+def _never_ours(stats: Mapping[int, Stat]) -> Collection[int]:
+    """Give this program, its ancestors and process 1."""
+    pids = {_INIT_PID, os.getpid()}
+    stat = stats.get(os.getpid())
+    while stat and stat.ppid not in pids:
+        pids.add(stat.ppid)
+        stat = stats.get(stat.ppid)
+    return pids
+
+
+# --- who listens, who calls -----------------------------------------------------------------------
+
+
+def listeners(port: int) -> list[Listener]:
+    """List who listens on a TCP port of this machine, at any address, IPv4 first."""
+    try:
+        sockets = listening_sockets(port)
+    except OSError:
+        sockets = [row for row in _tcp_table() if row.state == LISTEN and row.local[1] == port]
+    return [
+        Listener(row.local[0], port, row.inode, row.uid, row.interface, row.ipv6_only)
+        for row in sockets
+    ]
+
+
+def connection_uid(local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int] | None:
+    """Find whose socket it is that stands at the other end of a connection within this machine.
+
+    Args:
+        local: The wanted socket's own address and port: what the server sees as its peer.
+        remote: The address and port that it is connected to: the server's own.
+
+    Returns:
+        The user's number and the socket's inode. None when there is no such socket here, or when no
+        process holds it any more: the kernel may then name user 0, and that would be root.
+    """
+    ends = _ends(local, remote)
+    try:
+        found = find_connection(*ends)
+    except OSError:
+        rows = (row for row in _tcp_table() if row.state != LISTEN)
+        found = next((row for row in rows if ends == _ends(row.local, row.remote)), None)
+    return (found.uid, found.inode) if found and found.inode else None
+
+
+def _ends(
+    local: tuple[str, int], remote: tuple[str, int]
+) -> tuple[tuple[str, int], tuple[str, int]]:
+    return (unmapped(local[0]), local[1]), (unmapped(remote[0]), remote[1])
+
+
+def holds_socket(pid: int, inode: int) -> bool | None:
+    """Say whether a process has a descriptor of this socket.
+
+    Returns:
+        None when that may not be known: the process is another user's.
+    """
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as descriptors:
+            return any(_is_socket(descriptor.path, inode) for descriptor in descriptors)
+    except PermissionError:
+        return None
+    except OSError:
+        return False
+
+
+def _is_socket(link: str, inode: int) -> bool:
+    try:
+        return os.readlink(link) == f"socket:[{inode}]"  # noqa: PTH115 - the target is no path
+    except FileNotFoundError:  # closed since the listing
+        return False
+
+
+def holder_of(inode: int, candidates: Iterable[int] | None = None) -> int | None:
+    """Find a process that has a descriptor of this socket.
+
+    Args:
+        inode: The socket.
+        candidates: Which processes to look at, in order. None is all of them, which takes some 3
+            microseconds for each descriptor that is open on the machine.
+
+    Returns:
+        None when none is found. It may then be another user's, which can't be looked at.
+    """
+    pids = _all_pids() if candidates is None else candidates
+    return next((pid for pid in pids if holds_socket(pid, inode)), None)
+
+
+def _tcp_table() -> Iterator[TCPSocket]:
+    """Read what every kernel has; that takes a hundred times as long as asking over netlink."""
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        with suppress(OSError):  # no IPv6 here
+            yield from map(parse_row, _read(table).decode().splitlines()[1:])
+
+
+def _read(path: str) -> bytes:
+    return Path(path).read_bytes()

@@ -1,0 +1,13 @@
+"""Where daemons report: which one-time tokens are expected, and what becomes of each callback."""
+
+from trio_lifecycle._receiver._reply import LONGEST_BODY_BYTES, REQUEST_LIMIT_S, Peer, Reply
+from trio_lifecycle._receiver._router import CallbackReceiver, Expectation
+
+__all__ = [
+    "LONGEST_BODY_BYTES",
+    "REQUEST_LIMIT_S",
+    "CallbackReceiver",
+    "Expectation",
+    "Peer",
+    "Reply",
+]

@@ -1,0 +1,65 @@
+"""What is found out about a daemon: reports, sightings, answers, verdicts."""
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from attrs import field, frozen
+
+
+@frozen
+class Report:
+    """What a daemon was found to be when it became ready.
+
+    Attributes:
+        url: Where it can be reached, or None.
+        port: Its port, or None.
+        facts: Whatever else it said of itself.
+    """
+
+    url: str | None = None
+    port: int | None = None
+    facts: Mapping[str, Any] = field(factory=dict)
+
+
+@frozen
+class Sighting:
+    """What was found where a daemon would answer, before anything is spawned.
+
+    Attributes:
+        report: What is known of the daemon, if what answers is up; None when it is there but not as
+            it should be.
+        detail: What it said, as a part of a sentence.
+        address: Its loopback host and port; None where it is none of this machine.
+    """
+
+    report: Report | None
+    detail: str
+    address: tuple[str, int] | None = None
+
+
+class Verdict(Enum):
+    """Whose a listening socket is."""
+
+    OURS = "ours"
+    FOREIGN = "foreign"
+    UNKNOWN = "unknown"
+
+
+@frozen
+class Answer:
+    """What came back from asking a URL once.
+
+    Attributes:
+        status: The HTTP status; None when no answer came.
+        problem: Why none came, as a part of a sentence; empty when one came.
+        absent: True when nothing listens there at all: the connection was refused, or there is no
+            such place.
+    """
+
+    status: int | None = None
+    problem: str = ""
+    absent: bool = False
+
+    def __str__(self) -> str:
+        return self.problem if self.status is None else f"answered {self.status}"

@@ -1,0 +1,47 @@
+"""Where files that outlive a program are kept."""
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from trio_lifecycle._errors import ConfigError
+
+
+def state_dir(environ: Mapping[str, str]) -> Path:
+    """Give the directory for state.
+
+    ``$XDG_STATE_HOME/trio-lifecycle``, else ``~/.local/state/trio-lifecycle``.
+
+    A relative XDG_STATE_HOME is ignored, as the XDG Base Directory Specification wants it.
+    """
+    given = environ.get("XDG_STATE_HOME", "")
+    base = Path(given) if Path(given).is_absolute() else Path("~/.local/state").expanduser()
+    return base / "trio-lifecycle"
+
+
+def log_path(environ: Mapping[str, str], name: str) -> Path:
+    """Give the log file of a detached daemon of this name."""
+    return state_dir(environ) / "logs" / f"{name}.log"
+
+
+def make_private(directory: Path) -> None:
+    """Make a directory that only its owner can use, and refuse one that others could have prepared.
+
+    Raises:
+        ConfigError: It belongs to somebody else, or others may write in it.
+        OSError: It can't be made.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise ConfigError(
+            "state directory",
+            f"{directory} is a link or no directory; remove it, or set XDG_STATE_HOME",
+        )
+    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+        raise ConfigError(
+            "state directory",
+            f"{directory} belongs to somebody else or can be written by others; "
+            "make it yours and mode 0700",
+        )

@@ -1,0 +1,65 @@
+"""The states of a daemon, and the table of the moves between them."""
+
+from enum import Enum
+from typing import Final
+
+
+class State(Enum):
+    """Where a daemon stands. Every state but the first is entered by an event."""
+
+    NEW = "new"
+    LOOKING = "looking"
+    PREPARING = "preparing"
+    WAITING = "waiting"
+    READY = "ready"
+    STOPPING = "stopping"
+    DEAD = "dead"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    LEFT = "left"
+
+
+# State -> kind of event -> next state. A pair that is missing is no legal move.
+TRANSITIONS: Final[dict[State, dict[str, State]]] = {
+    State.NEW: {"starting": State.LOOKING},
+    State.LOOKING: {"adopted": State.READY, "found": State.PREPARING, "failed": State.FAILED},
+    State.PREPARING: {"spawned": State.WAITING, "failed": State.FAILED},
+    State.WAITING: {
+        "ready": State.READY,
+        "died": State.DEAD,
+        "stopping": State.STOPPING,
+        "stopped": State.STOPPED,
+    },
+    State.READY: {
+        "died": State.DEAD,
+        "stopping": State.STOPPING,
+        "stopped": State.STOPPED,
+        "left": State.LEFT,
+    },
+    State.DEAD: {"stopping": State.DEAD, "stopped": State.STOPPED},
+    State.STOPPING: {"stopping": State.STOPPING, "stopped": State.STOPPED},
+    State.STOPPED: {"failed": State.FAILED},
+    State.LEFT: {"stopping": State.STOPPING, "stopped": State.STOPPED, "died": State.DEAD},
+    State.FAILED: {},
+}
+
+
+class IllegalMoveError(Exception):
+    """A bug in this package: an event came that the state does not allow.
+
+    The state is unchanged.
+    """
+
+
+def next_state(state: State, kind: str) -> State:
+    """Say which state an event of this kind leads to.
+
+    Raises:
+        IllegalMoveError: The table has no such move.
+    """
+    try:
+        return TRANSITIONS[state][kind]
+    except KeyError:
+        raise IllegalMoveError(
+            f"a daemon that is {state.value} can't get the event {kind!r}"
+        ) from None

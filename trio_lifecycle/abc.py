@@ -1,0 +1,406 @@
+"""The contracts.
+
+What a spawner, a process, a ready mode, a preflight check, an observer and a registry promise.
+
+All prose about behaviour stands here, once; implementations say only what is special about them.
+Each contract comes with a check in ``trio_lifecycle.testing`` that your own implementation can be
+held to.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+import trio
+from attrs import field, frozen
+
+from trio_lifecycle._destination import Output
+from trio_lifecycle._events import Event
+from trio_lifecycle._markers import Marker
+from trio_lifecycle._records import DaemonRecord
+from trio_lifecycle._reports import Answer, Report, Sighting, Verdict
+
+__all__ = [
+    "Answer",
+    "ArmedReady",
+    "Observer",
+    "Preflight",
+    "Prober",
+    "Process",
+    "ReadyMode",
+    "Registry",
+    "Report",
+    "ReservedPort",
+    "Sighting",
+    "SpawnRequest",
+    "Spawner",
+    "Start",
+    "Verdict",
+]
+
+
+# --- spawning -------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class SpawnRequest:
+    """Everything that a spawner needs to know about one spawn; all markers are filled in.
+
+    Attributes:
+        name: The daemon's name, for messages.
+        instance_id: The id of this spawn.
+        program: The program's absolute path.
+        args: The arguments after the program's name.
+        env: What is changed in the environment that is there: variables to set, and with None to
+            remove. The values may be secret and stand in no message.
+        working_dir: Where the daemon runs; None is the directory of this program.
+        output: Where its output goes.
+        detached: True when it shall outlive this program: its output then goes straight to the file
+            ``output.to``, and nothing of this program is needed for it to go on.
+    """
+
+    name: str
+    instance_id: str
+    program: str
+    args: tuple[str, ...] = field(repr=False)
+    env: Mapping[str, str | None] = field(repr=False)
+    working_dir: Path | None
+    output: Output
+    detached: bool
+
+
+class Spawner(ABC):
+    """Starts processes somewhere: on this machine, on another one, or in a simulation."""
+
+    @abstractmethod
+    async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> "Process":
+        """Start the program in a session of its own, with nothing on its standard input.
+
+        Either a process is returned, or there is none: whatever is raised, cancellation included,
+        nothing is left. There is no checkpoint between the moment the process exists and the
+        return.
+
+        Args:
+            request: What to start.
+            nursery: Where tasks that serve the process may run (moving its output, say). It lives
+                as long as the process's owner; for a detached process it ends soon after the spawn.
+
+        Raises:
+            SpawnError: The system refused.
+        """
+
+    @abstractmethod
+    async def find_binary(self, name: str, search_path: tuple[Path, ...]) -> str:
+        """Give the absolute path of a program where the daemon will run.
+
+        Raises:
+            BinaryNotFoundError: It is not there, or what is there can't be started.
+        """
+
+    @abstractmethod
+    async def reserve_port(self) -> "ReservedPort":
+        """Choose a TCP port that is free where the daemon will run, and keep others from it."""
+
+    @abstractmethod
+    def open_prober(self) -> "Prober":
+        """Give the means to ask daemons of this spawner over HTTP."""
+
+
+class ReservedPort(Protocol):
+    """A port that nobody else who asks will get until it is released."""
+
+    @property
+    def number(self) -> int:
+        """The port."""
+
+    def release(self) -> None:
+        """Let others have it. Calling it again is fine."""
+
+
+class Process(ABC):
+    """One incarnation of a daemon: the main process, and the tree of those that it started."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """The main process's id; None where it can't be known."""
+
+    @property
+    @abstractmethod
+    def status(self) -> int | None:
+        """The exit status as ``subprocess`` counts.
+
+        None while it runs, or where only its parent could know.
+        """
+
+    @property
+    @abstractmethod
+    def ended(self) -> bool:
+        """True as soon as the main process has ended, asked without waiting."""
+
+    @property
+    @abstractmethod
+    def gone(self) -> bool:
+        """True when no process of its tree is left, the main one included; asked without waiting."""
+
+    @abstractmethod
+    async def wait(self) -> int | None:
+        """Wait until the main process has ended, and give its ``status``.
+
+        Any number of tasks may wait.
+
+        It never waits for pipes that other processes of the tree may hold.
+        """
+
+    @abstractmethod
+    async def wait_gone(self) -> None:
+        """Wait until the main process has ended and no process of its tree is left."""
+
+    @abstractmethod
+    async def send_signal(self, signum: int) -> None:
+        """Send a signal to the main process; nothing happens when it has ended.
+
+        Never reaches a reused pid.
+        """
+
+    @abstractmethod
+    async def signal_tree(self, signum: int) -> None:
+        """Send a signal to every process of the tree; nothing happens when none is left.
+
+        Never reaches a reused pid.
+        """
+
+    @abstractmethod
+    def find_stuck(self) -> tuple[int, str] | None:
+        """Name a process of the tree that is left, and where in the kernel it waits.
+
+        None when all are gone.
+        """
+
+    @abstractmethod
+    async def contains(self, pid: int) -> bool | None:
+        """Say whether a process belongs to the tree; None where that can't be told."""
+
+    @abstractmethod
+    async def listener_at(self, host: str, port: int) -> "Verdict":
+        """Say whether who listens at a loopback address belongs to the tree."""
+
+    @abstractmethod
+    def output_tail(self) -> bytes:
+        """Give the end of what the tree wrote so far, as much as was asked to be kept.
+
+        Once the main process has ended, everything that it wrote is in it.
+        """
+
+    @abstractmethod
+    def lines(self) -> AsyncIterator[str]:
+        """Give what the tree writes from now on, line by line, until its end.
+
+        Any number of tasks may read.
+
+        A reader that is slower than the daemon loses lines, never the daemon's time.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take in what the process wrote, and let go of descriptors. The tree is not touched.
+
+        Again is fine.
+        """
+
+
+# --- readiness ------------------------------------------------------------------------------------
+
+
+@frozen(kw_only=True)
+class Start:
+    """What a ready mode may know before the spawn.
+
+    Attributes:
+        name: The daemon's name.
+        instance_id: The id of the spawn to come.
+        port: What FREE_PORT stands for in this spawn; None when it is not used.
+        prober: How to ask over HTTP where the daemon will run.
+        in_arguments: The markers that stand in the daemon's arguments, which other users of the
+            machine can read.
+    """
+
+    name: str
+    instance_id: str
+    port: int | None
+    prober: "Prober"
+    in_arguments: frozenset[Marker] = frozenset()
+
+
+class ReadyMode(ABC):
+    """Says when a daemon is ready.
+
+    A frozen value: it compares, prints well, and serves any number of spawns.
+    """
+
+    @property
+    def markers(self) -> frozenset[Marker]:
+        """The markers that this mode gives a value to.
+
+        Using one under another mode is a ConfigError.
+        """
+        return frozenset()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of the mode in which markers may stand."""
+        return ()
+
+    @property
+    def longest_interval_s(self) -> float:
+        """The longest pause between two looks; 0 where the daemon's word comes by itself."""
+        return 0.0
+
+    @abstractmethod
+    async def arm(self, start: Start) -> "ArmedReady":
+        """Get ready to hear from the daemon, before it is spawned: bind a socket, make a token."""
+
+    async def find_running(self, prober: "Prober") -> "Sighting | None":
+        """Look once whether the daemon runs already.
+
+        None when nothing is there, or it can't be asked before a spawn.
+        """
+        return None
+
+
+class ArmedReady(ABC):
+    """A ready mode at work for one spawn: armed before it, then awaited, always disarmed."""
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """Variables for the daemon's environment."""
+        return {}
+
+    @property
+    def values(self) -> Mapping[Marker, str]:
+        """The values of the mode's markers."""
+        return {}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Texts that must stand in no message; they are blotted out of output tails."""
+        return ()
+
+    @property
+    @abstractmethod
+    def last_seen(self) -> str:
+        """What was seen last, as a part of a sentence: ``its last answer at http://...
+
+        Was 503``.
+        """
+
+    @abstractmethod
+    async def wait(self, process: Process) -> Report:
+        """Wait until the daemon is ready.
+
+        It is cancelled at the deadline, or when the process ends.
+
+        Raises:
+            ForeignDaemonError: Somebody else answers in the daemon's place.
+            ReadyError: It can't become ready any more.
+        """
+
+    async def ask(self, process: Process) -> Report | None:
+        """Look once more, bounded by the mode's own limit for one look; None is not ready.
+
+        Asked at the deadline.
+        """
+        return None
+
+    async def disarm(self) -> None:  # noqa: B027  # most modes hold nothing
+        """Let go of everything that ``arm`` took."""
+
+
+class Prober(ABC):
+    """Asks daemons over HTTP, and who they are, from where they run."""
+
+    async def prepare(self) -> None:
+        """Load what asking needs, so that the first question is not late."""
+        return
+
+    @abstractmethod
+    async def get(self, url: str) -> Answer:
+        """Send one GET on a fresh connection: no proxy, no redirect followed, the body not read.
+
+        Never raises for anything that a server, or the want of one, can do. The caller sets the
+        time limit by cancelling.
+        """
+
+    async def find_absent(self, url: str) -> Answer | None:
+        """Find out cheaply that nothing listens; None when something may."""
+        return None
+
+    @abstractmethod
+    async def owner_of(self, host: str, port: int) -> Process:
+        """Give the process that listens at a loopback address.
+
+        Its ``pid`` is None where that can't be told.
+        """
+
+    @abstractmethod
+    def describe_owner(self, host: str, port: int) -> str:
+        """Say who listens at a loopback address: pid and command, or that it can't be told."""
+
+
+# --- the rest of the household --------------------------------------------------------------------
+
+
+class Preflight(Protocol):
+    """A check before anything is spawned. Any async callable without arguments is one."""
+
+    def __call__(self) -> Awaitable[object]:
+        """Return when all is well; raise with a sentence that says what is not.
+
+        All checks of a start run at once, and all failures are reported together in one
+        PreflightError.
+        """
+
+
+Observer = Callable[[Event], object]
+"""Any callable that takes an event.
+
+It is called at once and in order, so it must not block; one that raises is logged
+and gets no more events, and the daemon goes on."""
+
+
+class Registry(ABC):
+    """Remembers daemons by name, and gives out the right to start one."""
+
+    @abstractmethod
+    def claim(self, name: str) -> AbstractAsyncContextManager[None]:
+        """Hold the exclusive right to start the daemon of this name for the length of a block.
+
+        The right of a program that is killed is free at once. Waiting for it can be cancelled at
+        any time.
+        """
+
+    @abstractmethod
+    async def get(self, name: str) -> DaemonRecord | None:
+        """Give the record of this name, None when there is none."""
+
+    @abstractmethod
+    async def put(self, record: DaemonRecord) -> None:
+        """Store a record in the place of any other of its name; it is on disk when this returns."""
+
+    @abstractmethod
+    async def remove(self, record: DaemonRecord) -> None:
+        """Remove the record if it is still about this instance.
+
+        Another instance's is not touched.
+        """
+
+    @abstractmethod
+    async def daemons(self) -> list[DaemonRecord]:
+        """Give all records, ordered by name."""
+
+
+for _value in (Answer, Report, Sighting, Verdict):
+    _value.__module__ = __name__
+del _value

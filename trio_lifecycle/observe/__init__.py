@@ -1,0 +1,1 @@
+"""Observers: what to do with the events of a daemon."""

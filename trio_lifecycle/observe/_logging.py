@@ -1,0 +1,28 @@
+"""Events as log lines."""
+
+import logging
+from typing import Final
+
+from trio_lifecycle._events import Died, Event, Failed, Found, Starting
+
+_log: Final = logging.getLogger("trio_lifecycle.events")
+
+_LEVELS: Final[dict[type[Event], int]] = {
+    Starting: logging.DEBUG,
+    Found: logging.DEBUG,
+    Died: logging.WARNING,
+    Failed: logging.WARNING,
+}
+
+
+def log_events(event: Event) -> None:
+    """Write an event to the logger ``trio_lifecycle.events``.
+
+    ``DaemonLifecycle(config, observer=log_events)``.
+
+    A death or a failed start is a warning, small steps are debug messages, the rest is information.
+    The record carries the event's facts as ``record.daemon_event``, a dictionary, for formatters
+    that want them.
+    """
+    level = _LEVELS.get(type(event), logging.INFO)
+    _log.log(level, "%s", event, extra={"daemon_event": event.as_dict()})

@@ -1,0 +1,223 @@
+"""Ready when the daemon posts to a URL that is good for this once."""
+
+import ipaddress
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any, Final
+
+import trio
+from attrs import field, frozen
+
+from trio_lifecycle._errors import ConfigError, ReadyError
+from trio_lifecycle._markers import CALLBACK_URL, Marker
+from trio_lifecycle._proc import connection_uid, holder_of
+from trio_lifecycle._receiver import CallbackReceiver, Expectation, Peer
+from trio_lifecycle._urls import port_of
+from trio_lifecycle.abc import ArmedReady, Process, ReadyMode, Report, Start
+from trio_lifecycle.ready._callback_server import CallbackServer
+
+__all__ = ["Callback", "CallbackReceiver"]
+
+DEFAULT_HOST: Final = "127.0.0.1"
+
+# Where a daemon finds the URL in its environment.
+URL_VARIABLE: Final = "TRIO_LIFECYCLE_CALLBACK_URL"
+
+# The kernel caps it at net.core.somaxconn. A callback may come before the wait begins, and waits
+# in this queue; the longer it is, the more idle connections it takes to fill it first.
+_BACKLOG: Final = 65_535
+
+# At the deadline: enough to answer a callback that is in the queue already, because the loop was
+# busy elsewhere when it came.
+_LAST_LOOK_S: Final = 0.05
+
+
+def _receiver(value: object) -> CallbackReceiver | None:
+    if value is None or isinstance(value, CallbackReceiver):
+        return value
+    raise ConfigError("receiver", f"must be a CallbackReceiver or None, not {value!r}")
+
+
+def _host(value: object) -> str:
+    host = DEFAULT_HOST if value == "localhost" else value
+    try:
+        good = isinstance(host, str) and "%" not in host and ipaddress.ip_address(host)
+    except ValueError:
+        good = False
+    if not good:
+        raise ConfigError("host", f"must be an address such as '127.0.0.1', not {value!r}")
+    return str(host)
+
+
+@frozen
+class Callback(ReadyMode):
+    """Ready when the daemon sends a POST to a URL that was made for this spawn.
+
+    The daemon finds the URL in ``TRIO_LIFECYCLE_CALLBACK_URL``, and wherever CALLBACK_URL stands. It
+    may send a JSON object, or nothing. Of its keys four have a meaning: ``url`` and ``port`` say
+    where the daemon serves (a port alone means 127.0.0.1), ``pid`` must be a process of its tree,
+    and ``instance_id`` must be what ``TRIO_LIFECYCLE_INSTANCE`` says. With every other key they
+    stand in ``facts`` of the report. Only the first good callback counts; one that comes before the
+    spawn has returned is not lost.
+
+    The environment of a process can be read by its user only, its arguments by everybody. So where
+    CALLBACK_URL stands in the arguments, whoever calls must be a process of this user or of the
+    daemon's tree, and must keep the connection open for the answer; if that can't be told (the
+    connection came over a proxy or from another machine), the callback is refused.
+
+    Attributes:
+        receiver: A receiver that is mounted in the program's own web server. Defaults to None: a
+            small server runs for the length of each wait, on a free port.
+        host: The address at which that server listens. Defaults to 127.0.0.1, where no other machine
+            can knock. With 0.0.0.0 or :: it can, and the URL names the loopback address; give one
+            address of this machine for daemons elsewhere.
+    """
+
+    receiver: CallbackReceiver | None = field(default=None, converter=_receiver)
+    host: str = field(default=DEFAULT_HOST, converter=_host)
+
+    def __attrs_post_init__(self) -> None:
+        if self.receiver and self.host != DEFAULT_HOST:
+            raise ConfigError("host", "has no meaning with a receiver, which listens elsewhere")
+
+    @property
+    def markers(self) -> frozenset[Marker]:
+        """CALLBACK_URL."""
+        return frozenset({CALLBACK_URL})
+
+    async def arm(self, start: Start) -> "ArmedCallback":
+        """Make the token, and listen.
+
+        Raises:
+            ReadyError: The address is none of this machine's, or the system refused.
+        """
+        if self.receiver:
+            return ArmedCallback(start, self.receiver, None)
+        try:
+            listener = _listen(self.host)
+        except OSError as error:
+            problem = f"listening at {self.host} for its callback failed: {error.strerror}"
+            raise ReadyError(start.name, problem) from error
+        receiver = CallbackReceiver(f"http://{_authority(listener)}/ready")
+        return ArmedCallback(start, receiver, CallbackServer(receiver, listener))
+
+
+def _listen(host: str) -> socket.socket:
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.bind((host, 0))
+        listener.listen(_BACKLOG)
+    except OSError:
+        listener.close()
+        raise
+    return listener
+
+
+def _authority(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": DEFAULT_HOST, "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+class ArmedCallback(ArmedReady):
+    """A callback that one spawn is to send."""
+
+    def __init__(
+        self, start: Start, receiver: CallbackReceiver, server: CallbackServer | None
+    ) -> None:
+        self._start = start
+        self._server = server
+        self._expectation: Final[Expectation] = receiver.expect(self._find_problem)
+        self._process: Process | None = None
+        self._spawned = trio.Event()
+        self._disarmed = False
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The URL."""
+        return {URL_VARIABLE: self._expectation.url}
+
+    @property
+    def values(self) -> Mapping[Marker, str]:
+        """The URL."""
+        return {CALLBACK_URL: self._expectation.url}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The token."""
+        return (self._expectation.token,)
+
+    @property
+    def last_seen(self) -> str:
+        """Why the last callback was refused."""
+        expectation = self._expectation
+        if not expectation.refused:
+            return "no callback came"
+        refusal, count = expectation.last_refusal, expectation.refused
+        return f"the last callback was refused: {refusal} ({count} refused)"
+
+    async def wait(self, process: Process) -> Report:
+        """Serve callbacks until a good one has come, and was answered."""
+        self._process = process
+        self._spawned.set()
+        async with trio.open_nursery() as nursery:
+            if self._server and self._expectation.body is None:
+                nursery.start_soon(self._server.serve)
+            body = await self._expectation.wait()
+            nursery.cancel_scope.cancel()
+        return self._report(body)
+
+    async def ask(self, process: Process) -> Report | None:
+        """Look into the queue of those who have called."""
+        if self._expectation.body is None and self._disarmed:
+            return None
+        with trio.move_on_after(_LAST_LOOK_S):
+            return await self.wait(process)
+        return None
+
+    async def disarm(self) -> None:
+        """Stop listening, and let the token be good no more."""
+        self._disarmed = True
+        self._expectation.close()
+        self._spawned.set()
+        if self._server:
+            self._server.close()
+
+    def _report(self, body: Mapping[str, Any]) -> Report:
+        url, port = body.get("url"), body.get("port")
+        if url is None:
+            port = port or self._start.port
+            url = port and f"http://127.0.0.1:{port}"
+        return Report(url, port or port_of(url) if url else None, body)
+
+    # --- whether it is the daemon ---
+
+    async def _find_problem(self, body: Mapping[str, Any], peer: Peer | None) -> str | None:
+        # With a mounted receiver, the callback may be here before the spawn has returned.
+        await self._spawned.wait()
+        if self._process is None:
+            return "the daemon was not spawned"
+        instance_id, pid = body.get("instance_id"), body.get("pid")
+        if instance_id not in (None, self._start.instance_id):
+            return f"instance_id {instance_id!r} is not this spawn's"
+        if pid is not None and await self._process.contains(pid) is False:
+            return f"process {pid} does not belong to the daemon"
+        if CALLBACK_URL in self._start.in_arguments:
+            return await _find_stranger(self._process, peer)
+        return None
+
+
+async def _find_stranger(process: Process, peer: Peer | None) -> str | None:
+    """Say why whoever calls can't be trusted; None if it is the same user, or the daemon."""
+    found = connection_uid(peer.client, peer.server) if peer else None
+    if found is None:
+        return f"who calls can't be told; take the URL from {URL_VARIABLE}, not from the arguments"
+    uid, inode = found
+    if uid == os.geteuid():
+        return None
+    # In a thread, because it looks at every descriptor of the machine.
+    holder = await trio.to_thread.run_sync(holder_of, inode)
+    if holder is not None and await process.contains(holder):
+        return None
+    return f"whoever calls is user {uid}, and not the daemon"

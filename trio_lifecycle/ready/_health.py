@@ -1,0 +1,170 @@
+"""Ready when the daemon answers a GET with success."""
+
+from typing import Final
+
+import trio
+from attrs import field, frozen
+
+from trio_lifecycle._config import check_seconds
+from trio_lifecycle._errors import ForeignDaemonError
+from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in, show
+from trio_lifecycle._polling import next_interval
+from trio_lifecycle._urls import check_url, host_of, loopback_addresses, port_of, with_host
+from trio_lifecycle.abc import (
+    Answer,
+    ArmedReady,
+    Prober,
+    Process,
+    ReadyMode,
+    Report,
+    Sighting,
+    Start,
+    Verdict,
+)
+
+# The longest pause between two probes, as in the design that this grew from. It is reached after 10
+# s of waiting.
+DEFAULT_INTERVAL_S: Final = 0.1
+
+# How long one probe may take, as Kubernetes has it. A health endpoint that needs longer never
+# counts as up.
+DEFAULT_PROBE_TIMEOUT_S: Final = 1.0
+
+
+def _url(value: object) -> str:
+    return check_url("url", value)
+
+
+def _interval(value: object) -> float:
+    return check_seconds("interval", value)
+
+
+def _probe_timeout(value: object) -> float:
+    return check_seconds("probe_timeout", value)
+
+
+@frozen
+class HealthCheck(ReadyMode):
+    """Ready when a GET of ``url`` is answered with a status of 200 to 299.
+
+    Nothing else will do: no redirect, no proxy, and on a loopback address no other program than the
+    daemon's own. The first probe is sent at once; the pause between two grows with the time waited,
+    1 % of it, from 1 ms up to ``interval``. At the deadline one last probe is sent.
+
+    Attributes:
+        url: What to ask. It may hold FREE_PORT. ``localhost`` means 127.0.0.1, then ::1.
+        interval: Seconds between two probes at most. Defaults to 0.1. Below 0.02 you mostly measure
+            the endpoint; above 1 the news of readiness is late.
+        probe_timeout: Seconds that one probe may take. Defaults to 1. One that is too short never
+            sees a slow endpoint succeed; one that is too long delays the report of a time-out by as
+            much.
+    """
+
+    url: str = field(converter=_url)
+    interval: float = field(default=DEFAULT_INTERVAL_S, converter=_interval)
+    probe_timeout: float = field(
+        default=DEFAULT_PROBE_TIMEOUT_S, converter=_probe_timeout, kw_only=True
+    )
+
+    def __repr__(self) -> str:
+        return f"HealthCheck({show(self.url)!r}, interval={self.interval})"
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The URL."""
+        return (self.url,)
+
+    @property
+    def longest_interval_s(self) -> float:
+        """The interval."""
+        return self.interval
+
+    async def arm(self, start: Start) -> "ArmedHealthCheck":
+        """Load the HTTP client."""
+        values: dict[Marker, str] = {} if start.port is None else {FREE_PORT: str(start.port)}
+        await start.prober.prepare()
+        return ArmedHealthCheck(self, fill(self.url, values), start)
+
+    async def find_running(self, prober: Prober) -> Sighting | None:
+        """Send one probe, if the URL is known before the spawn."""
+        if markers_in([self.url]):
+            return None
+        for url in _places(self.url):
+            answer = await _probe(prober, url, self.probe_timeout)
+            if not answer.absent:
+                report = Report(self.url, port_of(self.url)) if is_success(answer) else None
+                return Sighting(report, f"{self.url} {answer}", _loopback(url))
+        return None
+
+
+class ArmedHealthCheck(ArmedReady):
+    """A health check of one spawn."""
+
+    def __init__(self, mode: HealthCheck, url: str, start: Start) -> None:
+        self._mode = mode
+        self._url = url
+        self._places = _places(url)
+        self._name = start.name
+        self._prober = start.prober
+        self._answer = Answer(None, "was not asked yet")
+
+    @property
+    def last_seen(self) -> str:
+        """The last answer."""
+        return f"{self._url} {self._answer}"
+
+    async def wait(self, process: Process) -> Report:
+        """Probe until one succeeds."""
+        began = trio.current_time()
+        while (report := await self.ask(process)) is None:
+            waited = trio.current_time() - began
+            await trio.sleep(next_interval(waited, self._mode.interval))
+        return report
+
+    async def ask(self, process: Process) -> Report | None:
+        """Send one probe, and look who answered."""
+        foreign: tuple[str, int] | None = None
+        for url in self._places:
+            answer = await _probe(self._prober, url, self._mode.probe_timeout)
+            if url == self._places[0] or not answer.absent:
+                self._answer = answer
+            if is_success(answer):
+                address = _loopback(url)
+                if address is None or await self._is_ours(process, address):
+                    return Report(self._url, port_of(self._url))
+                foreign = foreign or address
+        if foreign:
+            owner = self._prober.describe_owner(*foreign)
+            raise ForeignDaemonError(self._name, self._url, owner)
+        return None
+
+    async def _is_ours(self, process: Process, address: tuple[str, int]) -> bool:
+        # A daemon that has ended meanwhile owns nothing; the race with its end then says what
+        # happened.
+        return await process.listener_at(*address) is not Verdict.FOREIGN or process.ended
+
+
+async def _probe(prober: Prober, url: str, limit_s: float) -> Answer:
+    """Ask once, within a limit; the cheap question comes first."""
+    absent = await prober.find_absent(url)
+    if absent is not None:
+        return absent
+    with trio.move_on_after(limit_s):
+        return await prober.get(url)
+    return Answer(None, f"gave no answer within {limit_s} s")
+
+
+def _places(url: str) -> list[str]:
+    """Give the URLs to ask in turn: ``localhost`` is two places, anything else one."""
+    hosts = loopback_addresses(host_of(url))
+    return [with_host(url, host) for host in hosts] if len(hosts) > 1 else [url]
+
+
+def is_success(answer: Answer) -> bool:
+    """Say whether a daemon that gives this answer is up."""
+    return answer.status is not None and 200 <= answer.status <= 299
+
+
+def _loopback(url: str) -> tuple[str, int] | None:
+    hosts = loopback_addresses(host_of(url))
+    return (hosts[0], port_of(url)) if hosts else None

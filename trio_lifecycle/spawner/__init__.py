@@ -1,0 +1,1 @@
+"""Spawners: the places where a daemon can run."""
