@@ -192,7 +192,7 @@ def test_reserved_port_prints_its_number_and_can_not_be_changed() -> None:
     with reserve_port() as port:
         assert f"ReservedPort(number={port.number})" == repr(port)
         with pytest.raises(AttributeError):
-            port.number = 1  # type: ignore[misc]
+            port.number = 1
 
 
 @pytest.mark.fault(14)

@@ -134,7 +134,8 @@ class ReadyTimeoutError(LifecycleError):
     def _sentence(self) -> str:
         return (
             f"{self.daemon} was not ready after {self.waited_s:.2f} s and was stopped; "
-            f"{self.last_seen}. If it only needs longer, raise ready_timeout.{_quoted(self.output_tail)}"
+            f"{self.last_seen}. If it only needs longer, raise ready_timeout."
+            f"{_quoted(self.output_tail)}"
         )
 
 
@@ -264,5 +265,6 @@ class StopError(LifecycleError):
         where = f" (it waits in the kernel: {self.waiting_in})" if self.waiting_in else ""
         return (
             f"process {self.pid} of {self.daemon} outlived SIGKILL{where}; "
-            f"gave up after {self.seconds:.1f} s. A process in uninterruptible sleep ends when its disk or network answers."
+            f"gave up after {self.seconds:.1f} s. A process in uninterruptible sleep ends when its "
+            "disk or network answers."
         )

@@ -63,7 +63,8 @@ class DaemonLifecycle:
     ) -> "DaemonLifecycle":
         """Describe a service that is ready when ``url`` answers, within 30 s.
 
-        It may outlive its starter: ``ensure_running()`` may be used alone. The owned forms own it all the same.
+        It may outlive its starter: ``ensure_running()`` may be used alone. The owned forms own it
+        all the same.
         """
         config = LifecycleConfig(
             binary_name, args=args, env=env or {}, ready_mode=HealthCheck(url), detach=True

@@ -1,8 +1,7 @@
 """Processes as the kernel shows them: the only file that reads /proc.
 
-A process is told by its number and its start time together, for numbers are given again
-(proc_pid_stat(5), field 22). A zombie counts as gone, and so does what vanishes while it is looked
-at.
+A process is told by its number and its start time together (proc_pid_stat(5), field 22), for
+numbers are given again. A zombie counts as gone, and so does what vanishes under our eyes.
 """
 
 import errno

@@ -91,9 +91,9 @@ def find_connection(local: tuple[str, int], remote: tuple[str, int]) -> TCPSocke
     Raises:
         OSError: There is none (ENOENT), or the kernel does not answer such questions here.
     """
-    found = next(_ask(_exact_request(local, remote)), None)
+    (found,) = _ask(_exact_request(local, remote))
     # Without a connection the kernel offers the listening socket of the port instead (inet_lookup).
-    return None if found is None or found.state == LISTEN else found
+    return None if found.state == LISTEN else found
 
 
 def _dump_request(family: int, port: int) -> bytes:
@@ -126,9 +126,10 @@ def _question(
     return _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | flags, 1, 0) + body
 
 
-def _ask(question: bytes) -> Iterator[TCPSocket]:
+def _ask(question: bytes) -> list[TCPSocket]:
     if sys.platform != "linux":
         raise OSError(errno.EOPNOTSUPP, "sock_diag is Linux's")
+    found: list[TCPSocket] = []
     is_dump = bool(_HEADER.unpack_from(question)[2] & _NLM_F_DUMP)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
         kernel.settimeout(_PATIENCE_S)
@@ -136,13 +137,13 @@ def _ask(question: bytes) -> Iterator[TCPSocket]:
         while True:
             for kind, body in _messages(kernel.recv(_BUFFER_BYTES)):
                 if kind == _NLMSG_DONE:
-                    return
+                    return found
                 if kind == _NLMSG_ERROR:
                     number = -int.from_bytes(body[:4], sys.byteorder, signed=True)
                     raise OSError(number, os.strerror(number))
-                yield _parse(body)
+                found.append(_parse(body))
             if not is_dump:
-                return
+                return found
 
 
 def _messages(buffer: bytes) -> Iterator[tuple[int, bytes]]:

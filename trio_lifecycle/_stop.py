@@ -40,14 +40,15 @@ class Stopper:
         # Shielded, because a ladder left half-way leaves a daemon that nobody waits for. It is
         # bounded by the ladder's own seconds and the patience after SIGKILL.
         with trio.CancelScope(shield=True):
-            return await self._stop_once(self._ladder if ladder is None else ladder)
+            await self._stop_once(self._ladder if ladder is None else ladder)
+        assert self._report is not None
+        return self._report
 
-    async def _stop_once(self, ladder: StopLadder) -> StopReport:
+    async def _stop_once(self, ladder: StopLadder) -> None:
         async with self._turn:
             if self._report is None:
                 self._report = await self._climb(ladder)
                 self._process.close()
-            return self._report
 
     async def kill(self) -> StopReport:
         """Send SIGKILL at once, also when a ladder is being climbed."""

@@ -143,7 +143,7 @@ class Process(ABC):
     @property
     @abstractmethod
     def gone(self) -> bool:
-        """True when no process of its tree is left, the main one included; asked without waiting."""
+        """True when no process of its tree is left, itself included; asked without waiting."""
 
     @abstractmethod
     async def wait(self) -> int | None:

@@ -54,12 +54,12 @@ def _host(value: object) -> str:
 class Callback(ReadyMode):
     """Ready when the daemon sends a POST to a URL that was made for this spawn.
 
-    The daemon finds the URL in ``TRIO_LIFECYCLE_CALLBACK_URL``, and wherever CALLBACK_URL stands. It
-    may send a JSON object, or nothing. Of its keys four have a meaning: ``url`` and ``port`` say
-    where the daemon serves (a port alone means 127.0.0.1), ``pid`` must be a process of its tree,
-    and ``instance_id`` must be what ``TRIO_LIFECYCLE_INSTANCE`` says. With every other key they
-    stand in ``facts`` of the report. Only the first good callback counts; one that comes before the
-    spawn has returned is not lost.
+    The daemon finds the URL in ``TRIO_LIFECYCLE_CALLBACK_URL``, and wherever CALLBACK_URL stands.
+    It may send a JSON object, or nothing. Of its keys four have a meaning: ``url`` (http or https)
+    and ``port`` say where the daemon serves (a port alone means 127.0.0.1), ``pid`` must be a
+    process of its tree, and ``instance_id`` must be what ``TRIO_LIFECYCLE_INSTANCE`` says. With
+    every other key they stand in ``facts`` of the report. Only the first good callback counts; one
+    that comes before the spawn has returned is not lost. ``CallbackReceiver`` lists the answers.
 
     The environment of a process can be read by its user only, its arguments by everybody. So where
     CALLBACK_URL stands in the arguments, whoever calls must be a process of this user or of the
@@ -69,9 +69,9 @@ class Callback(ReadyMode):
     Attributes:
         receiver: A receiver that is mounted in the program's own web server. Defaults to None: a
             small server runs for the length of each wait, on a free port.
-        host: The address at which that server listens. Defaults to 127.0.0.1, where no other machine
-            can knock. With 0.0.0.0 or :: it can, and the URL names the loopback address; give one
-            address of this machine for daemons elsewhere.
+        host: The address at which that server listens. Defaults to 127.0.0.1, where no other
+            machine can knock. With 0.0.0.0 or :: it can, and the URL names the loopback address;
+            give one address of this machine for daemons elsewhere.
     """
 
     receiver: CallbackReceiver | None = field(default=None, converter=_receiver)
@@ -185,11 +185,12 @@ class ArmedCallback(ArmedReady):
             self._server.close()
 
     def _report(self, body: Mapping[str, Any]) -> Report:
-        url, port = body.get("url"), body.get("port")
-        if url is None:
-            port = port or self._start.port
-            url = port and f"http://127.0.0.1:{port}"
-        return Report(url, port or port_of(url) if url else None, body)
+        url: str | None = body.get("url")
+        port: int | None = body.get("port")
+        if url is not None:
+            return Report(url, port or port_of(url), body)
+        port = port or self._start.port
+        return Report(f"http://{DEFAULT_HOST}:{port}" if port else None, port, body)
 
     # --- whether it is the daemon ---
 

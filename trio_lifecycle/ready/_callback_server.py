@@ -1,4 +1,4 @@
-"""A small HTTP server for callbacks: h11 on a listener of its own, hardened against whoever calls."""
+"""A small HTTP server for callbacks: h11 on a listener of its own, hardened against callers."""
 
 import errno
 import logging
@@ -60,7 +60,7 @@ class CallbackServer:
         self._most = min(_MOST_CONNECTIONS, _soft_descriptor_limit() // _DESCRIPTOR_SHARE)
 
     async def serve(self) -> NoReturn:
-        """Serve until cancelled; connections that are open then are dropped. It may be called again."""
+        """Serve until cancelled, which drops what is connected. It may be called again."""
         async with trio.open_nursery() as nursery:
             while True:
                 try:
@@ -78,9 +78,9 @@ class CallbackServer:
         self._listener.socket.close()
 
     def _drop_oldest(self) -> None:
-        for stream in self._connections:
-            self._connections.pop(stream).cancel()
-            return
+        oldest = next(iter(self._connections), None)
+        if oldest is not None:
+            self._connections.pop(oldest).cancel()
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         if len(self._connections) >= self._most:
@@ -117,7 +117,7 @@ class CallbackServer:
         """Read the request and give the answer; None when the client closed without asking."""
         try:
             with trio.fail_after(REQUEST_LIMIT_S):
-                request = await _next_event(stream, connection)
+                request = await self._next_event(stream, connection)
                 if not isinstance(request, self._h11.Request):
                     return None
                 body = await self._read_body(stream, connection, request)
@@ -141,21 +141,16 @@ class CallbackServer:
             go_on = self._h11.InformationalResponse(status_code=100, headers=[])
             await stream.send_all(connection.send(go_on) or b"")
         body = bytearray()
-        while isinstance(event := await _next_event(stream, connection), self._h11.Data):
+        while isinstance(event := await self._next_event(stream, connection), self._h11.Data):
             body += event.data
             if len(body) > LONGEST_BODY_BYTES:
                 return None
         return bytes(body)
 
-
-async def _next_event(
-    stream: trio.SocketStream, connection: "h11.Connection"
-) -> "h11.Event | type[h11.PAUSED]":
-    import h11
-
-    while (event := connection.next_event()) is h11.NEED_DATA:
-        connection.receive_data(await stream.receive_some(_CHUNK_BYTES))
-    return event
+    async def _next_event(self, stream: trio.SocketStream, connection: "h11.Connection") -> object:
+        while (event := connection.next_event()) is self._h11.NEED_DATA:
+            connection.receive_data(await stream.receive_some(_CHUNK_BYTES))
+        return event
 
 
 def _peer(stream: trio.SocketStream) -> Peer | None:

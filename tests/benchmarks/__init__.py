@@ -1,0 +1,1 @@
+"""Benchmarks: how the package compares with what one would write without it."""
