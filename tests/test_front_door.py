@@ -23,7 +23,7 @@ def public_objects() -> Iterator[tuple[ModuleType, str]]:
 
 each_public_object = pytest.mark.parametrize(
     ("door", "name"),
-    public_objects(),
+    list(public_objects()),
     ids=lambda value: value.__name__ if isinstance(value, ModuleType) else value,
 )
 
@@ -35,7 +35,7 @@ def public_errors() -> list[type[Exception]]:
     return [kind for kind in kinds if not issubclass(kind, Warning)]
 
 
-each_public_error = pytest.mark.parametrize("error", public_errors(), ids=lambda e: e.__name__)
+each_public_error = pytest.mark.parametrize("error", list(public_errors()), ids=lambda e: e.__name__)
 
 
 @each_door

@@ -27,6 +27,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_restarts",
         "_listeners",
     ),
+    "requests": ("_requests",),
     "contracts": ("abc",),
     "values": ("_config",),
     "instruments": ("_sock_diag", "_stat", "_executable"),

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import select
 import signal
 import socket
@@ -22,6 +23,7 @@ from trio_lifecycle._proc import (
     command_line,
     ephemeral_ports,
     has_proc,
+    holds_socket,
     is_descendant,
     open_pidfd,
     read_stat,
@@ -439,15 +441,30 @@ def test_another_users_process_is_refused_loudly(
         signal_process(stat_of(process.pid), signal.SIGTERM)
 
 
-def test_lack_of_descriptors_is_not_taken_for_the_end_of_a_process(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse(_: int) -> int:
-        raise OSError(errno.EMFILE, "no descriptor left")
+@contextmanager
+def descriptors_left(number: int) -> Iterator[None]:
+    """Let this program open so many descriptors more."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.open("/dev/null", os.O_RDONLY)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free + number, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
-    monkeypatch.setattr(os, "pidfd_open", refuse)
-    with pytest.raises(OSError, match="no descriptor"):
-        open_pidfd(Stat(ME, 1, 1, 1, "S", 1, "x"))
+
+@pytest.mark.fault(7)
+@pytest.mark.parametrize("number", [0, 1])
+def test_lack_of_descriptors_is_not_taken_for_the_end_of_a_process(number: int) -> None:
+    stat = stat_of(ME)
+    with descriptors_left(number):
+        with pytest.raises(OSError, match="Too many open files"):
+            open_pidfd(stat)
+        for look in (lambda: read_stat(ME), all_stats, lambda: holds_socket(ME, 1)):
+            if not number:
+                with pytest.raises(OSError, match="Too many open files"):
+                    look()
 
 
 # Runs as the first process of a namespace where numbers can be given on purpose: ends a process,

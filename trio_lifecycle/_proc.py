@@ -54,6 +54,10 @@ LONGEST_COMMAND_CHARS: Final = 200
 
 _INIT_PID: Final = 1
 
+# What /proc says of what is not there (ESRCH: gone between open and read) or is hidden from us.
+# No other error is taken for an end: with no descriptor left, every process would seem dead.
+_ABSENT: Final = (FileNotFoundError, ProcessLookupError, NotADirectoryError, PermissionError)
+
 
 # --- this machine ---------------------------------------------------------------------------------
 
@@ -88,19 +92,27 @@ def ephemeral_ports() -> range:
 
 
 def read_stat(pid: int) -> Stat | None:
-    """Look at one process; None when there is none of that number, or only a thread."""
+    """Look at one process; None when there is none of that number, or only a thread.
+
+    Raises:
+        OSError: It can't be told: this program has no descriptor or memory left.
+    """
     stat = _read_stat(pid)
     return stat if stat is not None and _is_process(pid) else None
 
 
 def all_stats() -> dict[int, Stat]:
-    """Look at every process, in one pass; nothing when there is no /proc."""
+    """Look at every process, in one pass; nothing when there is no /proc.
+
+    Raises:
+        OSError: As with ``read_stat``.
+    """
     stats = (_read_stat(pid) for pid in _all_pids())
     return {stat.pid: stat for stat in stats if stat is not None}
 
 
 def _all_pids() -> list[int]:
-    with suppress(OSError), os.scandir("/proc") as entries:
+    with suppress(*_ABSENT), os.scandir("/proc") as entries:
         return [int(entry.name) for entry in entries if entry.name.isdecimal()]
     return []
 
@@ -108,7 +120,7 @@ def _all_pids() -> list[int]:
 def _read_stat(pid: int) -> Stat | None:
     try:
         text = _read(f"/proc/{pid}/stat")
-    except OSError:  # ENOENT, or ESRCH when it goes between open and read
+    except _ABSENT:
         return None
     return parse_stat(text)
 
@@ -173,7 +185,11 @@ def open_pidfd(stat: Stat) -> int | None:
             return None
         raise
     # In this order: the descriptor stays with one process, whatever becomes of the number.
-    now = _read_stat(stat.pid)
+    try:
+        now = _read_stat(stat.pid)
+    except BaseException:
+        os.close(pidfd)
+        raise
     if now is None or now.start_time != stat.start_time:
         os.close(pidfd)
         return None
@@ -335,7 +351,7 @@ def holds_socket(pid: int, inode: int) -> bool | None:
             return any(_is_socket(descriptor.path, inode) for descriptor in descriptors)
     except PermissionError:
         return None
-    except OSError:
+    except _ABSENT:
         return False
 
 
@@ -364,7 +380,7 @@ def holder_of(inode: int, candidates: Iterable[int] | None = None) -> int | None
 def _tcp_table() -> Iterator[TCPSocket]:
     """Read what every kernel has; that takes a hundred times as long as asking over netlink."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(OSError):  # no IPv6 here
+        with suppress(*_ABSENT):  # no IPv6 here
             yield from map(parse_row, _read(table).decode().splitlines()[1:])
 
 

@@ -101,7 +101,7 @@ class CallbackReceiver:
         """Make a token that is good for one callback. To be called in the loop that will wait.
 
         Args:
-            verify: Says whether a callback is the daemon's; called in this loop, one at a time.
+            verify: Says whether a callback is the daemon's; called in this loop.
         """
         expectation = Expectation(self, verify)
         with self._lock:
@@ -185,15 +185,15 @@ class Expectation:
         self._verify = verify
         self._closed = False
         self._home = trio.lowlevel.current_trio_token()
-        self._turn = trio.Lock()
         self._taken = trio.Event()
         self._answered = trio.Event()
 
     async def wait(self) -> Mapping[str, Any]:
         """Wait until a callback was taken and answered; give its body."""
         await self._taken.wait()
-        with trio.move_on_after(_ANSWER_LIMIT_S):
-            await self._answered.wait()
+        if not self._answered.is_set():
+            with trio.move_on_after(_ANSWER_LIMIT_S):
+                await self._answered.wait()
         assert self.body is not None
         return self.body
 
@@ -231,20 +231,22 @@ class Expectation:
         return replies[0] if replies else self._refuse(_UNDECIDED)
 
     async def _decide(self, body: Mapping[str, Any], peer: Peer | None) -> Reply:
-        with trio.move_on_after(REQUEST_LIMIT_S):
-            # One at a time: of two callbacks at once, the second must find the first one taken.
-            async with self._turn:
-                if self.body is not None:
-                    return self._refuse(_TWICE)
+        problem: str | None = None
+        with trio.move_on_after(REQUEST_LIMIT_S) as limit:
+            if self.body is None and not self._closed:
                 problem = await self._verify(body, peer)
-                if self._closed:
-                    return self._refuse(_LATE)
-                if problem:
-                    return self._refuse(Reply(403, problem))
-                self.body = body
-                self._taken.set()
-                return Reply(200, sent=self._note_sent)
-        return self._refuse(_UNDECIDED)
+        if limit.cancelled_caught:
+            return self._refuse(_UNDECIDED)
+        # Looked at after the check, during which another callback may have been faster.
+        if self.body is not None:
+            return self._refuse(_TWICE)
+        if self._closed:
+            return self._refuse(_LATE)
+        if problem:
+            return self._refuse(Reply(403, problem))
+        self.body = body
+        self._taken.set()
+        return Reply(200, sent=self._note_sent)
 
     def _refuse(self, reply: Reply) -> Reply:
         return self._receiver.refuse(reply.status, reply.problem, self)

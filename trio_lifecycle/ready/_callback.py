@@ -163,7 +163,7 @@ class ArmedCallback(ArmedReady):
         self._spawned.set()
         async with trio.open_nursery() as nursery:
             if self._server and self._expectation.body is None:
-                nursery.start_soon(self._server.serve)
+                nursery.start_soon(self._server.serve, nursery)
             body = await self._expectation.wait()
             nursery.cancel_scope.cancel()
         return self._report(body)

@@ -6,7 +6,8 @@
 
 from trio_lifecycle.testing._check_ready_mode import check_ready_mode
 from trio_lifecycle.testing._check_spawner import check_spawner
-from trio_lifecycle.testing._daemon import HANGS, REFUSES, SimulatedDaemon
+from trio_lifecycle.testing._daemon import SimulatedDaemon
+from trio_lifecycle.testing._incarnation import HANGS, REFUSES
 from trio_lifecycle.testing._run import run_simulated
 from trio_lifecycle.testing._spawner import SimulatedSpawner
 from trio_lifecycle.testing._strategies import schedules, seconds

@@ -5,7 +5,8 @@ import pickle
 import trio
 
 from trio_lifecycle.abc import ReadyMode, Start
-from trio_lifecycle.testing._daemon import HANGS, SimulatedDaemon
+from trio_lifecycle.testing._daemon import SimulatedDaemon
+from trio_lifecycle.testing._incarnation import HANGS
 from trio_lifecycle.testing._spawner import SimulatedProcess, SimulatedSpawner
 
 # How long the check waits for what must happen soon, before it calls it missing.

@@ -2,27 +2,20 @@
 
 import signal
 from collections.abc import Sequence
-from math import inf
 from typing import Final
 
-import trio
 from attrs import define, field
 
 from trio_lifecycle import (
     FREE_PORT,
-    ConfigError,
     DaemonLifecycle,
     HealthCheck,
     LifecycleConfig,
     StopLadder,
 )
 from trio_lifecycle.abc import Observer, Preflight, ReadyMode
-
-REFUSES: Final = -1
-"""Instead of an HTTP status: nothing listens."""
-
-HANGS: Final = -2
-"""Instead of an HTTP status: the connection is taken and never answered."""
+from trio_lifecycle.testing._incarnation import Incarnation
+from trio_lifecycle.testing._spawner import SimulatedSpawner
 
 _FIRST_PID: Final = 1_000
 
@@ -61,7 +54,7 @@ class SimulatedDaemon:
     is_foreign: bool = False
     writes: bytes = b""
     port: int = 8080
-    incarnations: list["Incarnation"] = field(factory=list, init=False)
+    incarnations: list[Incarnation] = field(factory=list, init=False)
 
     @property
     def spawned(self) -> int:
@@ -99,8 +92,6 @@ class SimulatedDaemon:
             preflight: Checks before it is spawned.
             observer: Is told of every event.
         """
-        from trio_lifecycle.testing._spawner import SimulatedSpawner
-
         port = FREE_PORT if free_port else str(self.port)
         longest = min(0.1, ready_timeout) if interval is None else interval
         health = HealthCheck(f"http://127.0.0.1:{port}/", longest, probe_timeout=probe_timeout)
@@ -116,84 +107,9 @@ class SimulatedDaemon:
             config, spawner=SimulatedSpawner(self), preflight=preflight, observer=observer
         )
 
-    def start(self, port: int | None = None) -> "Incarnation":
+    def start(self, port: int | None = None) -> Incarnation:
         """Start a process of it now, as another program would; it is found, not spawned."""
         pid = _FIRST_PID + len(self.incarnations)
         incarnation = Incarnation(self, pid, self.port if port is None else port)
         self.incarnations.append(incarnation)
         return incarnation
-
-
-@define(init=False, eq=False)
-class Incarnation:
-    """One process of a simulated daemon: when it ends follows from the clock and its signals."""
-
-    daemon: SimulatedDaemon
-    pid: int
-    port: int
-    born: float
-    ends: float
-    goes: float
-    status: int | None
-    changed: trio.Event
-    last_now: float
-
-    def __init__(self, daemon: SimulatedDaemon, pid: int, port: int) -> None:
-        self.daemon = daemon
-        self.pid = pid
-        self.port = port
-        self.born = trio.current_time()
-        self.ends = inf if daemon.dies_after is None else self.born + daemon.dies_after
-        self.goes = self.ends + daemon.lingers
-        self.status = daemon.exit_status
-        self.changed = trio.Event()
-        self.last_now = self.born
-
-    @property
-    def ended(self) -> bool:
-        """Whether the main process has ended."""
-        return self._now() >= self.ends
-
-    @property
-    def gone(self) -> bool:
-        """Whether its whole tree has."""
-        return self._now() >= self.goes
-
-    def _now(self) -> float:
-        # After the run there is no clock any more; what counts then is how the run left it.
-        try:
-            self.last_now = trio.current_time()
-        except RuntimeError:
-            return self.last_now
-        return self.last_now
-
-    def answer(self) -> int:
-        """What it answers now: an HTTP status, REFUSES or HANGS."""
-        age = self._now() - self.born
-        plan = self.daemon.health
-        if plan is None:
-            plan = [(0.0, REFUSES), (self.daemon.ready_after, 200)]
-        return next((status for since, status in reversed(plan) if age >= since), REFUSES)
-
-    def signal(self, signum: int) -> None:
-        """Get a signal."""
-        now = self._now()
-        if signum == signal.SIGKILL:
-            self._end(now, -signal.SIGKILL)
-            self.goes = min(self.goes, now)
-        elif signum != signal.SIGCONT and not self.daemon.ignores_sigterm:
-            self._end(now + self.daemon.stops_after, -signum)
-            self.goes = min(self.goes, self.ends + self.daemon.lingers)
-        self.changed.set()
-        self.changed = trio.Event()
-
-    def _end(self, when: float, status: int) -> None:
-        if when < self.ends:
-            self.ends, self.status = when, status
-
-
-def check_simulated(value: object) -> SimulatedDaemon:
-    """Return the value if it is a simulated daemon."""
-    if not isinstance(value, SimulatedDaemon):
-        raise ConfigError("daemon", f"must be a SimulatedDaemon, not {value!r}")
-    return value

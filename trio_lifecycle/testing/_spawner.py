@@ -18,7 +18,7 @@ from trio_lifecycle.abc import (
     SpawnRequest,
     Verdict,
 )
-from trio_lifecycle.testing._daemon import HANGS, REFUSES, Incarnation, SimulatedDaemon
+from trio_lifecycle.testing._incarnation import HANGS, REFUSES, Incarnation, Simulated
 
 
 class SimulatedSpawner(Spawner):
@@ -28,7 +28,7 @@ class SimulatedSpawner(Spawner):
         programs: The one daemon that every program is, or a daemon for each program's name.
     """
 
-    def __init__(self, programs: SimulatedDaemon | Mapping[str, SimulatedDaemon]) -> None:
+    def __init__(self, programs: Simulated | Mapping[str, Simulated]) -> None:
         self._programs = programs
         self._ports = count(10_000)
 
@@ -53,12 +53,12 @@ class SimulatedSpawner(Spawner):
 
     def open_prober(self) -> Prober:
         """Ask the simulated daemons."""
-        if isinstance(self._programs, SimulatedDaemon):
-            return SimulatedProber([self._programs])
-        return SimulatedProber(list(self._programs.values()))
+        if isinstance(self._programs, Mapping):
+            return SimulatedProber(list(self._programs.values()))
+        return SimulatedProber([self._programs])
 
-    def _daemon(self, name: str) -> SimulatedDaemon:
-        if isinstance(self._programs, SimulatedDaemon):
+    def _daemon(self, name: str) -> Simulated:
+        if not isinstance(self._programs, Mapping):
             return self._programs
         if name not in self._programs:
             raise BinaryNotFoundError(name, (f"/simulated/{name}",))
@@ -160,7 +160,7 @@ class _LinesUntilTheEnd(AsyncIterator[str]):
 class SimulatedProber(Prober):
     """Asks simulated daemons."""
 
-    def __init__(self, daemons: list[SimulatedDaemon]) -> None:
+    def __init__(self, daemons: list[Simulated]) -> None:
         self._daemons = daemons
 
     async def get(self, url: str) -> Answer:

@@ -1,0 +1,21 @@
+"""Events for machines: one JSON object a line."""
+
+import json
+from typing import Any
+
+from trio_lifecycle._cli._outlet import Outlet
+from trio_lifecycle._events import Event
+
+
+class JSONLines:
+    """Writes each event as it happens; the daemon's pid and URL stand in each from where they are known."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._known: dict[str, Any] = {}
+
+    def observe(self, event: Event) -> None:
+        """Write an event."""
+        facts = event.as_dict()
+        self._known |= {key: facts[key] for key in ("pid", "url") if key in facts}
+        self._outlet.write(json.dumps(self._known | facts) + "\n")

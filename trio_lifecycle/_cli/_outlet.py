@@ -1,0 +1,85 @@
+"""A standard stream of ours, written to without ever waiting for who reads it."""
+
+import os
+import select
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+# poll(2) says that a pipe can be written to when it takes PIPE_BUF bytes; more could block.
+_CHUNK_BYTES: Final = 4096
+
+# What is kept for a reader that is slow. A daemon that floods a stopped pager must not fill memory.
+MOST_HELD_BYTES: Final = 16 * 1024 * 1024
+
+
+class Outlet:
+    """Takes text at once, and writes it when the stream takes it.
+
+    Blocking would make us deaf: a stopped pager would keep SIGTERM from its daemon. Text that is too
+    much is lost, and a line says so. A stream that fails for another reason, such as a full disk,
+    takes everything and gives nothing.
+
+    Args:
+        fd: The stream.
+        on_broken: Called once when nobody reads it any more.
+    """
+
+    def __init__(self, fd: int, on_broken: Callable[[], object]) -> None:
+        self._fd = fd
+        self._on_broken = on_broken
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._held = bytearray()
+        self._lost = 0
+        self._stuck = trio.Event()
+        self._failed = False
+
+    def write(self, text: str) -> None:
+        """Write now what can be written now, and keep the rest in its order."""
+        if self._failed:
+            return
+        if len(self._held) > MOST_HELD_BYTES:
+            self._lost += text.count("\n")
+            return
+        self._held += self._note_of_loss() + text.encode(errors="backslashreplace")
+        self._flush()
+
+    async def run(self) -> None:
+        """Write the rest whenever the stream takes it."""
+        while True:
+            await self._stuck.wait()
+            await self.drain()
+            self._stuck = trio.Event()
+
+    async def drain(self) -> None:
+        """Wait until all is written."""
+        while self._held:
+            await trio.lowlevel.wait_writable(self._fd)
+            self._flush()
+        self._held += self._note_of_loss()
+        self._flush()
+
+    def _note_of_loss(self) -> bytes:
+        lost, self._lost = self._lost, 0
+        return f"({lost} lines were lost here: they were not read)\n".encode() if lost else b""
+
+    def _flush(self) -> None:
+        while self._held and self._poll.poll(0):
+            try:
+                written = os.write(self._fd, self._held[:_CHUNK_BYTES])
+            except BlockingIOError:
+                break
+            except OSError as error:
+                self._fail(broken=isinstance(error, BrokenPipeError))
+                return
+            del self._held[:written]
+        if self._held:
+            self._stuck.set()
+
+    def _fail(self, *, broken: bool) -> None:
+        self._failed = True
+        self._held.clear()
+        if broken:
+            self._on_broken()

@@ -1,0 +1,109 @@
+"""What was asked for: the options of ``trio-lifecycle run``, and what they mean for the daemon."""
+
+import signal
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from attrs import field, frozen
+
+from trio_lifecycle._cli._fill import with_markers
+from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, LifecycleConfig
+from trio_lifecycle._destination import Output
+from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
+from trio_lifecycle._lifecycle import DEFAULT_CALLBACK_TIMEOUT_S
+from trio_lifecycle._markers import CALLBACK_URL, markers_in
+from trio_lifecycle.abc import ReadyMode
+from trio_lifecycle.ready._callback import Callback
+from trio_lifecycle.ready._health import HealthCheck
+from trio_lifecycle.ready._manual import Manual
+
+USAGE: Final = "trio-lifecycle run [OPTIONS] -- PROGRAM [ARGS...]"
+
+
+@frozen(kw_only=True)
+class Plan:
+    """The options as they were written, except that names have become plain attributes.
+
+    Attributes:
+        command: The program and its arguments.
+        verbosity: -1 is quiet, 1 is verbose.
+    """
+
+    command: tuple[str, ...]
+    name: str | None = None
+    health: str | None = None
+    callback: bool = False
+    manual: bool = False
+    timeout: float | None = None
+    stop_timeout: float | None = None
+    env: tuple[str, ...] = field(default=(), repr=False)
+    cwd: str | None = None
+    then: str | None = None
+    json: bool = False
+    verbosity: int = 0
+
+    def ready_mode(self) -> ReadyMode:
+        """Say what counts as ready: what was asked for, or being started."""
+        if self.health is not None:
+            return HealthCheck(with_markers(self.health))
+        return Callback() if self.callback else Manual()
+
+    def config(self, ready_mode: ReadyMode, output: Output) -> LifecycleConfig:
+        """Describe the daemon.
+
+        Raises:
+            ConfigError: A value can't be meant; it names the option.
+        """
+        program, *args = self._checked_command()
+        env = _variables(self.env)
+        args = [with_markers(arg) for arg in args]
+        self._insist_on_callback([*args, *env.values()])
+        return LifecycleConfig(
+            program,
+            args=args,
+            env=env,
+            working_dir=_directory(self.cwd),
+            ready_mode=ready_mode,
+            ready_timeout=self._ready_timeout(),
+            stop_ladder=self._stop_ladder(),
+            output=output,
+            name=program.rpartition("/")[2] if self.name is None else self.name,
+        )
+
+    def _checked_command(self) -> tuple[str, ...]:
+        if not self.command:
+            raise ConfigError("PROGRAM", f"is missing; write: {USAGE}")
+        return self.command
+
+    def _insist_on_callback(self, texts: Iterable[str]) -> None:
+        if CALLBACK_URL in markers_in(texts) and not self.callback:
+            raise ConfigError("{callback_url}", "has a value only with --callback")
+
+    def _ready_timeout(self) -> float:
+        if self.timeout is not None:
+            return self.timeout
+        return DEFAULT_CALLBACK_TIMEOUT_S if self.callback else DEFAULT_READY_TIMEOUT_S
+
+    def _stop_ladder(self) -> StopLadder:
+        if self.stop_timeout is None:
+            return DEFAULT_STOP_LADDER
+        return StopLadder((signal.SIGTERM, self.stop_timeout))
+
+
+def _variables(pairs: Iterable[str]) -> Mapping[str, str]:
+    variables = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            # Not repeated: what was meant as a value may be secret.
+            raise ConfigError("--env", "wants KEY=VALUE; there is one without '='")
+        variables[key] = with_markers(value)
+    return variables
+
+
+def _directory(cwd: str | None) -> Path | None:
+    if cwd is not None and not Path(cwd).is_dir():
+        raise ConfigError("--cwd", f"{cwd!r} is no directory")
+    return None if cwd is None else Path(cwd)

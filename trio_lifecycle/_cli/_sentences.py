@@ -1,0 +1,41 @@
+"""Errors as a shell user reads them: options instead of fields, and no output that stands above."""
+
+import re
+from typing import Final
+
+from trio_lifecycle._errors import ConfigError, LifecycleError
+
+# What has another name on the command line.
+_WORDS: Final = {
+    "ready_timeout": "--timeout",
+    "stop_ladder": "--stop-timeout",
+    "working_dir": "--cwd",
+    "search_path": "PATH",
+    "binary_name": "PROGRAM",
+    "FREE_PORT": "{port}",
+    "CALLBACK_URL": "{callback_url}",
+}
+_FIELDS: Final = {"url": "--health", "env": "--env", "name": "--name"}
+_ANY_WORD: Final = re.compile(r"\{(FREE_PORT|CALLBACK_URL)\}|\b(" + "|".join(_WORDS) + r")\b")
+
+# What errors put before the end of a daemon's output.
+_HEADING: Final = "\nIts last output:\n"
+
+
+def sentence_of(error: LifecycleError, *, with_output: bool) -> str:
+    """Say what an error says.
+
+    Args:
+        error: What happened.
+        with_output: Whether to repeat the end of the daemon's output; not where all of it was shown.
+    """
+    if isinstance(error, ConfigError):
+        field, _, rest = error.field.partition("[")
+        where = f"{_FIELDS.get(field, field)}[{rest}" if rest else _FIELDS.get(field, field)
+        return _in_shell_words(f"{where}: {error.problem}")
+    sentence, heading, output = str(error).partition(_HEADING)
+    return _in_shell_words(sentence) + (heading + output if with_output else "")
+
+
+def _in_shell_words(text: str) -> str:
+    return _ANY_WORD.sub(lambda found: _WORDS[found[1] or found[2]], text)

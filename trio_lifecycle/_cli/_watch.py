@@ -1,0 +1,103 @@
+"""A ready mode that lets others look on: at what is waited for, what was seen, and the process."""
+
+from collections.abc import Mapping
+
+from trio_lifecycle._markers import FREE_PORT, Marker, fill
+from trio_lifecycle.abc import (
+    ArmedReady,
+    Prober,
+    Process,
+    ReadyMode,
+    Report,
+    Sighting,
+    Start,
+)
+
+
+class Watched(ReadyMode):
+    """Does all that another mode does, for one daemon that is started once.
+
+    Attributes:
+        armed: The other mode at work, once the spawn is near.
+        process: The daemon's process, once there is one.
+        target: What is waited for, in words.
+    """
+
+    def __init__(self, mode: ReadyMode) -> None:
+        self._mode = mode
+        self.armed: ArmedReady | None = None
+        self.process: Process | None = None
+        self.target = "its start"
+
+    def __repr__(self) -> str:
+        return repr(self._mode)
+
+    @property
+    def markers(self) -> frozenset[Marker]:
+        """The other's."""
+        return self._mode.markers
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The other's."""
+        return self._mode.texts
+
+    @property
+    def longest_interval_s(self) -> float:
+        """The other's."""
+        return self._mode.longest_interval_s
+
+    async def arm(self, start: Start) -> ArmedReady:
+        """Note what will be waited for."""
+        self.armed = await self._mode.arm(start)
+        port = {} if start.port is None else {FREE_PORT: str(start.port)}
+        self.target = fill(" ".join(self._mode.texts), port) or "its callback"
+        return _WatchedReady(self, self.armed)
+
+    async def find_running(self, prober: Prober) -> Sighting | None:
+        """Let the other look."""
+        return await self._mode.find_running(prober)
+
+    @property
+    def last_seen(self) -> str:
+        """What was seen last, without repeating what is waited for."""
+        seen = self.armed.last_seen if self.armed else ""
+        return seen.removeprefix(self.target).strip()
+
+    def blot_out(self, text: str) -> str:
+        """Take the spawn's secrets out of a text."""
+        for secret in self.armed.secrets if self.armed else ():
+            text = text.replace(secret, "***")
+        return text
+
+
+class _WatchedReady(ArmedReady):
+    def __init__(self, watched: Watched, armed: ArmedReady) -> None:
+        self._watched = watched
+        self._armed = armed
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        return self._armed.env
+
+    @property
+    def values(self) -> Mapping[Marker, str]:
+        return self._armed.values
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        return self._armed.secrets
+
+    @property
+    def last_seen(self) -> str:
+        return self._armed.last_seen
+
+    async def wait(self, process: Process) -> Report:
+        self._watched.process = process
+        return await self._armed.wait(process)
+
+    async def ask(self, process: Process) -> Report | None:
+        return await self._armed.ask(process)
+
+    async def disarm(self) -> None:
+        await self._armed.disarm()

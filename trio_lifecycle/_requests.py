@@ -1,0 +1,35 @@
+"""What a spawner is asked for."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import field, frozen
+
+from trio_lifecycle._destination import Output
+
+
+@frozen(kw_only=True)
+class SpawnRequest:
+    """Everything that a spawner needs to know about one spawn; all markers are filled in.
+
+    Attributes:
+        name: The daemon's name, for messages.
+        instance_id: The id of this spawn.
+        program: The program's absolute path.
+        args: The arguments after the program's name.
+        env: What is changed in the environment that is there: variables to set, and with None to
+            remove. The values may be secret and stand in no message.
+        working_dir: Where the daemon runs; None is the directory of this program.
+        output: Where its output goes.
+        detached: True when it shall outlive this program: its output then goes straight to the file
+            ``output.to``, and nothing of this program is needed for it to go on.
+    """
+
+    name: str
+    instance_id: str
+    program: str
+    args: tuple[str, ...] = field(repr=False)
+    env: Mapping[str, str | None] = field(repr=False)
+    working_dir: Path | None
+    output: Output
+    detached: bool

@@ -1,0 +1,106 @@
+"""One process of a simulated daemon: when it ends follows from the clock and its signals."""
+
+import signal
+from collections.abc import Sequence
+from math import inf
+from typing import Final, Protocol
+
+import trio
+from attrs import define
+
+REFUSES: Final = -1
+"""Instead of an HTTP status: nothing listens."""
+
+HANGS: Final = -2
+"""Instead of an HTTP status: the connection is taken and never answered."""
+
+
+class Simulated(Protocol):
+    """What a simulated daemon does; ``SimulatedDaemon`` explains each."""
+
+    ready_after: float
+    dies_after: float | None
+    exit_status: int
+    health: Sequence[tuple[float, int]] | None
+    answer_after: float
+    spawn_after: float
+    stops_after: float
+    ignores_sigterm: bool
+    lingers: float
+    is_foreign: bool
+    writes: bytes
+
+    @property
+    def incarnations(self) -> Sequence["Incarnation"]:
+        """Every process that was ever started."""
+
+    def start(self, port: int | None = None) -> "Incarnation":
+        """Start one more."""
+
+
+@define(init=False, eq=False)
+class Incarnation:
+    """A simulated process."""
+
+    daemon: Simulated
+    pid: int
+    port: int
+    born: float
+    ends: float
+    goes: float
+    status: int | None
+    changed: trio.Event
+    last_now: float
+
+    def __init__(self, daemon: Simulated, pid: int, port: int) -> None:
+        self.daemon = daemon
+        self.pid = pid
+        self.port = port
+        self.born = trio.current_time()
+        self.ends = inf if daemon.dies_after is None else self.born + daemon.dies_after
+        self.goes = self.ends + daemon.lingers
+        self.status = daemon.exit_status
+        self.changed = trio.Event()
+        self.last_now = self.born
+
+    @property
+    def ended(self) -> bool:
+        """Whether the main process has ended."""
+        return self._now() >= self.ends
+
+    @property
+    def gone(self) -> bool:
+        """Whether its whole tree has."""
+        return self._now() >= self.goes
+
+    def _now(self) -> float:
+        # After the run there is no clock any more; what counts then is how the run left it.
+        try:
+            self.last_now = trio.current_time()
+        except RuntimeError:
+            return self.last_now
+        return self.last_now
+
+    def answer(self) -> int:
+        """What it answers now: an HTTP status, REFUSES or HANGS."""
+        age = self._now() - self.born
+        plan = self.daemon.health
+        if plan is None:
+            plan = [(0.0, REFUSES), (self.daemon.ready_after, 200)]
+        return next((status for since, status in reversed(plan) if age >= since), REFUSES)
+
+    def signal(self, signum: int) -> None:
+        """Get a signal."""
+        now = self._now()
+        if signum == signal.SIGKILL:
+            self._end(now, -signal.SIGKILL)
+            self.goes = min(self.goes, now)
+        elif signum != signal.SIGCONT and not self.daemon.ignores_sigterm:
+            self._end(now + self.daemon.stops_after, -signum)
+            self.goes = min(self.goes, self.ends + self.daemon.lingers)
+        self.changed.set()
+        self.changed = trio.Event()
+
+    def _end(self, when: float, status: int) -> None:
+        if when < self.ends:
+            self.ends, self.status = when, status
