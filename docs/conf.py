@@ -1,6 +1,11 @@
 """How Sphinx builds the documentation: sphinx-build -W -n docs docs/_build/html."""
 
+import sys
 from importlib.metadata import version as version_of
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "trio_lifecycle"
 author = "the trio_lifecycle contributors"
@@ -13,6 +18,7 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
+    "state_picture",
 ]
 # The changelog's fragments are for towncrier.
 exclude_patterns = ["_build", "changes"]
@@ -25,17 +31,43 @@ autodoc_member_order = "bysource"
 autoclass_content = "class"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+# Attributes stand in a list below the class; as entries of their own they would come twice.
+napoleon_use_ivar = True
 
 nitpicky = True
 # Inventories of other projects would have to be downloaded: their names stay without a link.
-nitpick_ignore_regex = [
-    (
-        r"py:.*",
-        r"(abc|attrs?|collections|contextlib|enum|h11|httpx|hypothesis|os|pathlib|signal|ssl|trio|types|typing)\..*",
-    ),
-    (r"py:(class|exc|obj)", r"[A-Z]?[a-z]+|[A-Z][A-Za-z]*(Error|Exception|Group|Path|Callable)"),
-    (r"py:(class|obj)", r"Path|Any|Callable|Mapping|Sequence|Iterable|Iterator|AsyncIterator|Self"),
+nitpick_ignore_regex = [("py:class", r"(collections|contextlib|os|pathlib|trio)\.[A-Za-z.]+")]
+nitpick_ignore = [
+    ("py:class", "Path"),
+    ("py:class", "SearchStrategy"),
+    ("py:class", "ArgsT"),
+    ("py:class", "trio_lifecycle.testing._run.ResultT"),
+    # What users are given, and never name themselves.
+    ("py:class", "trio_lifecycle._ladder.Rung"),
+    ("py:class", "trio_lifecycle._receiver._asgi.ASGIReceiver"),
+    ("py:class", "trio_lifecycle.testing._incarnation.Incarnation"),
+    ("py:class", "trio_lifecycle.testing._incarnation.Simulated"),
 ]
 
 html_theme = "furo"
 html_title = "trio_lifecycle"
+
+
+def tidy_signature(
+    app: Any,
+    what: str,
+    name: str,
+    obj: Any,
+    options: Any,
+    signature: str | None,
+    returned: str | None,
+) -> tuple[str | None, str | None]:
+    """Leave out the type of what is checked as it comes; the list of fields has the real one."""
+    if signature is not None:
+        signature = signature.replace(": object", "").replace(" = NOTHING", " = ...")
+    return signature, returned
+
+
+def setup(app: Any) -> None:
+    """Tell Sphinx."""
+    app.connect("autodoc-process-signature", tidy_signature)

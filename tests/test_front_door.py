@@ -38,9 +38,14 @@ def public_errors() -> list[type[Exception]]:
 each_public_error = pytest.mark.parametrize("error", list(public_errors()), ids=lambda e: e.__name__)
 
 
+def place(name: str) -> tuple[int, str]:
+    """Where a name stands in a sorted list: constants first, then classes, then the rest."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
 @each_door
 def test_all_is_sorted_and_names_each_thing_once(door: ModuleType) -> None:
-    assert sorted(set(door.__all__)) == list(door.__all__)
+    assert sorted(set(door.__all__), key=place) == list(door.__all__)
 
 
 @each_door
@@ -49,9 +54,11 @@ def test_all_is_complete(door: ModuleType) -> None:
         name
         for name, value in vars(door).items()
         if not name.startswith("_") and not isinstance(value, ModuleType)
+        # What another door calls its own stands there.
+        if getattr(value, "__module__", "") not in {d.__name__ for d in DOORS} - {door.__name__}
         if getattr(value, "__module__", "").partition(".")[0] == "trio_lifecycle"
     }
-    assert own <= set(door.__all__) | {"annotations"}
+    assert own <= set(door.__all__)
 
 
 @each_public_object

@@ -23,11 +23,11 @@ from trio_lifecycle._proc import (
     command_line,
     ephemeral_ports,
     has_proc,
+    has_variable,
     holds_socket,
     is_descendant,
     open_pidfd,
     read_stat,
-    session_members,
     signal_process,
     tree_of,
     wchan,
@@ -589,7 +589,7 @@ def test_tree_without_its_leader_has_those_who_kept_its_session(family: list[int
     wait_until_gone(stat)
     # A new session without the parent in between can't be told from a stranger's any more.
     assert {plain, group, orphan} == set(pids_of(tree_of(stat, all_stats())))
-    assert session not in pids_of(session_members(leader))
+    assert session not in pids_of(tree_of(stat, all_stats()))
 
 
 @pytest.mark.fault(44)
@@ -597,9 +597,15 @@ def test_tree_is_empty_when_the_number_is_anothers_now(family: list[int]) -> Non
     assert [] == tree_of(reborn(stat_of(family[0])), all_stats())
 
 
-def test_session_members_are_those_beside_the_leader(family: list[int]) -> None:
-    leader, plain, group, _, orphan = family
-    assert {plain, group, orphan} == set(pids_of(session_members(leader)))
+def test_a_variable_of_the_first_environment_is_seen() -> None:
+    name, value = next(iter(os.environ.items()))
+    assert has_variable(ME, name, value)
+    assert not has_variable(ME, name, value + "x")
+    assert not has_variable(ME, f"NO_{name}", value)
+
+
+def test_a_process_that_is_gone_has_no_variable(gone: int) -> None:
+    assert not has_variable(gone, "HOME", "/")
 
 
 def test_descendants_are_those_in_the_tree(family: list[int]) -> None:

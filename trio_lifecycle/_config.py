@@ -1,7 +1,7 @@
 """What a daemon is: a frozen, validated, comparable description."""
 
-import math
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -28,7 +28,8 @@ def check_seconds(name: str, value: object) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(name, f"must be a number of seconds, not {value!r}")
-    if not math.isfinite(value) or value <= 0:
+    # A comparison, not math.isfinite: that can't take an integer beyond what a float can hold.
+    if not 0 < value <= sys.float_info.max:
         raise ConfigError(name, f"must be more than 0 seconds and finite, not {value!r}")
     return float(value)
 
@@ -46,7 +47,17 @@ def _text(name: str, value: object) -> str:
         raise ConfigError(
             name, "contains a NUL, which no argument or environment variable can hold"
         )
+    if not _is_encodable(value):
+        raise ConfigError(name, "contains a character that can't be encoded, a lone surrogate")
     return value
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _binary_name(value: object) -> str:
@@ -70,19 +81,26 @@ def _env(value: object) -> Mapping[str, str | None]:
             "env", f'must be a mapping such as {{"KEY": "value"}}, not {type(value).__name__}'
         )
     for key in value:
-        if not isinstance(key, str) or not key or "=" in key or "\0" in key:
+        if not isinstance(key, str) or not key or "\0" in key or not _is_encodable(key):
             raise ConfigError("env", f"{key!r} can't be the name of a variable")
+        if "=" in key:
+            # What follows is a value that slipped into the name, and may be secret.
+            raise ConfigError(
+                "env", f"{key.partition('=')[0] + '=...'!r} can't be the name of a variable"
+            )
     return Environment(
         {key: None if text is None else _text(f"env[{key!r}]", text) for key, text in value.items()}
     )
 
 
 def _directory(value: object) -> Path | None:
-    if value is None:
-        return None
-    text = _text("working_dir", value)
+    return None if value is None else _path("working_dir", value)
+
+
+def _path(name: str, value: object) -> Path:
+    text = _text(name, value)
     if not text or markers_in([text]):
-        raise ConfigError("working_dir", f"{show(text)!r} names no directory")
+        raise ConfigError(name, f"{show(text)!r} names no directory")
     return Path(text)
 
 
@@ -91,7 +109,7 @@ def _search_path(value: object) -> tuple[Path, ...]:
         raise ConfigError(
             "search_path", f"must be a list of directories, not one {type(value).__name__}"
         )
-    return tuple(Path(_text(f"search_path[{index}]", item)) for index, item in enumerate(value))
+    return tuple(_path(f"search_path[{index}]", item) for index, item in enumerate(value))
 
 
 def _ready_mode(value: object) -> ReadyMode:
@@ -184,8 +202,14 @@ class LifecycleConfig:
         unfilled = self.markers - {FREE_PORT} - self.ready_mode.markers
         if unfilled:
             names = ", ".join(sorted(marker.name for marker in unfilled))
+            places = {
+                "args": self.args,
+                "env": self._env_values,
+                "ready_mode": self.ready_mode.texts,
+            }
+            place = next(name for name, texts in places.items() if unfilled & markers_in(texts))
             raise ConfigError(
-                "args", f"{names} has no value under {self.ready_mode!r}; use Callback()"
+                place, f"{names} has no value under {self.ready_mode!r}; use Callback()"
             )
         interval = self.ready_mode.longest_interval_s
         if interval > self.ready_timeout:
@@ -197,8 +221,11 @@ class LifecycleConfig:
     @property
     def texts(self) -> tuple[str, ...]:
         """Every text in which markers may stand."""
-        values = tuple(value for value in self.env.values() if value is not None)
-        return self.args + values + self.ready_mode.texts
+        return self.args + self._env_values + self.ready_mode.texts
+
+    @property
+    def _env_values(self) -> tuple[str, ...]:
+        return tuple(value for value in self.env.values() if value is not None)
 
     @property
     def markers(self) -> frozenset[Marker]:

@@ -10,7 +10,8 @@ class LineFramer:
     r"""Cuts a stream of bytes into lines, however the chunks fall.
 
     Lines come without their newline; a carriage return before it is dropped, too. A line over the
-    bound comes in parts of that size. Bytes that are no UTF-8 are kept as ``\xNN``.
+    bound, its ending not counted, comes in parts of that size. Bytes that are no UTF-8 are kept as
+    ``\xNN``.
     """
 
     def __init__(self, longest: int = LONGEST_LINE_BYTES) -> None:
@@ -23,10 +24,13 @@ class LineFramer:
         first, *more = chunk.split(b"\n")
         self._rest += first
         for piece in more:
+            if self._rest.endswith(b"\r"):
+                del self._rest[-1:]
             self._cut(lines)
             lines.append(self._take(len(self._rest)))
             self._rest += piece
-        self._cut(lines)
+        # A carriage return is not cut off before what follows it is known.
+        self._cut(lines, self._rest.endswith(b"\r"))
         return lines
 
     def skip(self, chunk: bytes) -> None:
@@ -38,13 +42,15 @@ class LineFramer:
 
     def close(self) -> list[str]:
         """Give what stands after the last newline, if anything does."""
-        return [self._take(len(self._rest))] if self._rest else []
+        lines: list[str] = []
+        self._cut(lines)
+        return [*lines, self._take(len(self._rest))] if self._rest else lines
 
-    def _cut(self, lines: list[str]) -> None:
-        while len(self._rest) > self._longest:
+    def _cut(self, lines: list[str], spared: int = 0) -> None:
+        while len(self._rest) - spared > self._longest:
             lines.append(self._take(self._longest))
 
     def _take(self, size: int) -> str:
-        line = bytes(self._rest[:size]).removesuffix(b"\r")
+        line = bytes(self._rest[:size])
         del self._rest[:size]
         return line.decode(errors="backslashreplace")

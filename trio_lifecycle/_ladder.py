@@ -1,7 +1,7 @@
 """The stop ladder: polite first, then not; the last rung is always SIGKILL."""
 
-import math
 import signal
+import sys
 from typing import Final
 
 from attrs import field, frozen
@@ -30,11 +30,11 @@ class Rung:
 
 def _rung(step: object) -> Rung:
     match step:
-        case Rung():
-            return step
-        case (bool(), _) | (_, bool()):
+        case (bool(), _) | (_, bool()) | Rung(bool(), _) | Rung(_, bool()):
             pass
-        case (int() as signum, int() | float() as seconds):
+        case (int() as signum, int() | float() as seconds) | Rung(
+            int() as signum, int() | float() as seconds
+        ):
             _check(signum, seconds)
             return Rung(int(signum), float(seconds))
     raise ConfigError(
@@ -47,7 +47,8 @@ def _check(signum: int, seconds: float) -> None:
         raise ConfigError("stop_ladder", f"{signum} is no signal of this system")
     if signum == signal.SIGKILL:
         raise ConfigError("stop_ladder", "SIGKILL is always the last rung by itself; leave it out")
-    if not math.isfinite(seconds) or seconds < 0:
+    # A comparison, not math.isfinite: that can't take an integer beyond what a float can hold.
+    if not 0 <= seconds <= sys.float_info.max:
         raise ConfigError(
             "stop_ladder",
             f"the seconds of {signal_name(signum)} must be 0 or more and finite, not {seconds!r}",
@@ -79,7 +80,7 @@ class StopLadder:
     @property
     def seconds(self) -> float:
         """The longest time until SIGKILL."""
-        return sum(rung.seconds for rung in self.rungs)
+        return sum((rung.seconds for rung in self.rungs), 0.0)
 
 
 # Patience before SIGKILL. OTP and Trio wait 5 s, JupyterHub 60 s, systemd 90 s; databases need some

@@ -58,7 +58,8 @@ def fill(text: str, values: Mapping[Marker, str]) -> str:
 
 def has_stray_nul(text: str) -> bool:
     """Say whether a NUL remains once the markers are taken out: one that the user wrote."""
-    return "\0" in fill(text, dict.fromkeys(MARKERS, ""))
+    # Not taken out for nothing: what stands around one marker could then close up to another.
+    return "\0" in fill(text, dict.fromkeys(MARKERS, " "))
 
 
 def show(text: str) -> str:

@@ -1,5 +1,6 @@
 """What a daemon writes: kept, cut into lines, passed on, and never in its way."""
 
+import codecs
 import logging
 import os
 import weakref
@@ -101,7 +102,9 @@ class LineReader(AsyncIterator[str]):
         while not self._lines:
             if self._closed:
                 raise StopAsyncIteration
-            self._news = trio.Event()
+            # Only a used one is replaced: another task may wait for it.
+            if self._news.is_set():
+                self._news = trio.Event()
             await self._news.wait()
         return self._lines.popleft()
 
@@ -225,13 +228,17 @@ def _stream_writer(stream: "IO[bytes] | IO[str]") -> Callable[[bytes], object]:
     # A text stream over a buffer (sys.stderr) gets the bytes as they are, so nothing is lost in a
     # decoding.
     binary: Any = getattr(stream, "buffer", stream)
+    flush: Callable[[], object] | None = getattr(binary, "flush", None)
+    # A character may stand half in one chunk and half in the next.
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="backslashreplace")
 
     def write(chunk: bytes) -> None:
         try:
             binary.write(chunk)
         except TypeError:  # a text stream without a buffer, such as io.StringIO
-            binary.write(chunk.decode(errors="backslashreplace"))
-        binary.flush()
+            binary.write(decoder.decode(chunk))
+        if flush is not None:
+            flush()
 
     return write
 

@@ -21,6 +21,9 @@ _SETSIGDEF: Final = 0x04
 _SETSIGMASK: Final = 0x08
 _SETSID: Final = 0x80
 
+# glibc 2.34 and later; musl has none.
+_CLOSE_FROM: Final = "posix_spawn_file_actions_addclosefrom_np"
+
 # posix_spawnattr_t is 336 bytes in glibc and musl on 64-bit machines, posix_spawn_file_actions_t
 # 80, sigset_t 128.
 _ROOM_BYTES: Final = 1024
@@ -89,8 +92,7 @@ def _file_actions(working_dir: str | None, streams: tuple[int, int, int]) -> Ite
             _check(libc.posix_spawn_file_actions_addchdir_np(actions, directory))
         for target, source in enumerate(streams):
             _check(libc.posix_spawn_file_actions_adddup2(actions, source, target))
-        for fd in _open_to_children():
-            _check(libc.posix_spawn_file_actions_addclose(actions, fd))
+        _close_the_rest(libc, actions)
         yield actions
     finally:
         libc.posix_spawn_file_actions_destroy(actions)
@@ -98,6 +100,20 @@ def _file_actions(working_dir: str | None, streams: tuple[int, int, int]) -> Ite
 
 def _room() -> Any:
     return ctypes.create_string_buffer(_ROOM_BYTES)
+
+
+def _close_the_rest(libc: ctypes.CDLL, actions: Any) -> None:
+    """Close everything above the standard streams in the child.
+
+    Best without looking: another thread may open something meanwhile, and one by one a descriptor
+    above a limit that was lowered later is refused (EBADF).
+    """
+    close_from = getattr(libc, _CLOSE_FROM, None)
+    if close_from is not None:
+        _check(close_from(actions, 3))
+        return
+    for fd in _open_to_children():
+        _check(libc.posix_spawn_file_actions_addclose(actions, fd))
 
 
 def _open_to_children() -> list[int]:

@@ -146,6 +146,17 @@ def wchan(pid: int) -> str:
     return ""
 
 
+def has_variable(pid: int, name: str, value: str) -> bool:
+    """Say whether a process was started with this variable in its environment.
+
+    A hint, no proof: a program may overwrite the place, and anybody may set a variable.
+    """
+    try:
+        return os.fsencode(f"{name}={value}") in _read(f"/proc/{pid}/environ").split(b"\0")
+    except OSError:
+        return False
+
+
 def command_line(pid: int) -> str:
     """Give a process's command line for people: one line of at most 200 characters.
 
@@ -260,15 +271,6 @@ def tree_of(leader: Stat | int, stats: Mapping[int, Stat]) -> list[Stat]:
             found[stat.pid] = stat
             waiting += children[stat.pid]
     return [stat for stat in found.values() if not stat.dead]
-
-
-def session_members(leader_pid: int) -> list[Stat]:
-    """Find the living processes in the session or process group of a leader, without itself."""
-    return [
-        stat
-        for stat in all_stats().values()
-        if stat.is_led_by(leader_pid) and stat.pid != leader_pid and not stat.dead
-    ]
 
 
 def is_descendant(pid: int, ancestor_pid: int) -> bool:

@@ -15,9 +15,14 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 
     A relative XDG_STATE_HOME is ignored, as the XDG Base Directory Specification wants it.
     """
-    given = environ.get("XDG_STATE_HOME", "")
-    base = Path(given) if Path(given).is_absolute() else Path("~/.local/state").expanduser()
+    given = Path(environ.get("XDG_STATE_HOME", ""))
+    base = given if given.is_absolute() else _home(environ) / ".local/state"
     return base / "trio-lifecycle"
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    given = Path(environ.get("HOME", ""))
+    return given if given.is_absolute() else Path.home()
 
 
 def log_path(environ: Mapping[str, str], name: str) -> Path:
@@ -32,7 +37,10 @@ def make_private(directory: Path) -> None:
         ConfigError: It belongs to somebody else, or others may write in it.
         OSError: It can't be made.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Not by mkdir(parents=True), which makes the parents with the mode that the umask leaves.
+    missing = [path for path in (directory, *directory.parents) if not os.path.lexists(path)]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()
     if not stat.S_ISDIR(found.st_mode):
         raise ConfigError(

@@ -25,7 +25,7 @@ class Stopper:
         self._ladder = ladder
         self._diary = diary
         self._turn = trio.Lock()
-        self._patience: trio.CancelScope | None = None
+        self._patience = trio.CancelScope()
         self._report: StopReport | None = None
         self._last_rung: str | None = None
         self.asked = False
@@ -52,8 +52,7 @@ class Stopper:
 
     async def kill(self) -> StopReport:
         """Send SIGKILL at once, also when a ladder is being climbed."""
-        if self._patience is not None:
-            self._patience.cancel()
+        self._patience.cancel()
         return await self.stop(StopLadder())
 
     async def terminate(self, signum: int) -> None:
@@ -64,13 +63,15 @@ class Stopper:
 
     async def _climb(self, ladder: StopLadder) -> StopReport:
         began = trio.current_time()
-        with trio.CancelScope() as self._patience:
+        with self._patience:
             for rung in ladder.rungs:
-                if self._process.gone:
+                if self._process.gone or self._patience.cancel_called:
                     break
                 await self._send(rung.signum)
                 with trio.move_on_after(rung.seconds):
                     await self._process.wait_gone()
+        # A scope serves once, and who gets a StopError may ask again.
+        self._patience = trio.CancelScope()
         if not self._process.gone:
             await self._insist(began)
         seconds = trio.current_time() - began

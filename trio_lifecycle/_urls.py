@@ -8,12 +8,26 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+import idna
+
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._markers import FREE_PORT, fill, has_stray_nul, show
 
 # RFC 1123 section 2.1: labels of 1 to 63 letters, digits and hyphens; underscores occur in
 # container names.
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+
+# What inet_aton(3) reads as part of an address: 0x7f.1 would be 127.0.0.1 by another name.
+_NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
+
+# RFC 3986 section 3.2, without a user. Parsers disagree about what may stand beside the brackets.
+_AUTHORITY: Final = re.compile(r"([^\[\]:]*|\[[^\[\]]*:[^\[\]]*\])(:[0-9]+)?")
+
+# What RFC 9110 section 4.1 asks every server to take; httpx refuses a URL of 65,537.
+_LONGEST_URL: Final = 8000
+
+# The highest that FREE_PORT can become: 8{FREE_PORT} is no port.
+_SAMPLE_PORT: Final = "65535"
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -37,11 +51,13 @@ def check_url(field: str, url: object) -> str:
 def _problem(url: str) -> str | None:
     if has_stray_nul(url):
         return "contains a NUL"
-    sample = fill(url, {FREE_PORT: "1"})
+    sample = fill(url, {FREE_PORT: _SAMPLE_PORT})
     if "\0" in sample:
         return "can hold no other marker than FREE_PORT"
     if any(char.isspace() or not char.isprintable() for char in sample):
         return "contains a space or control character; write it percent-encoded"
+    if len(sample) > _LONGEST_URL:
+        return f"is longer than {_LONGEST_URL} characters"
     if not sample.isascii():
         return "is not ASCII; write the host in its xn-- form and the path percent-encoded"
     try:
@@ -49,34 +65,43 @@ def _problem(url: str) -> str | None:
         port = parts.port
     except ValueError as error:
         return f"is no URL: {error}"
+    # In capitals it would be read as well, but not everybody who looks for "https:" would find it.
+    if not sample.startswith(("http://", "https://")):
+        return "must begin with http:// or https://"
+    if "#" in sample:
+        return "has a fragment, which is never sent; leave it out"
     return _problem_of_parts(parts, port)
 
 
 def _problem_of_parts(parts: SplitResult, port: int | None) -> str | None:
-    if parts.scheme not in _DEFAULT_PORTS:
-        return "must begin with http:// or https://"
     if parts.username is not None or parts.password is not None:
         return "carries a user or password, which would show in logs; leave it out"
     if port == 0:
         return "has port 0; FREE_PORT finds a free one"
     if parts.netloc.endswith(":"):
         return "has a colon without a port"
-    if parts.fragment:
-        return "has a fragment, which is never sent; leave it out"
-    if not _is_host(parts.hostname or ""):
+    if not _AUTHORITY.fullmatch(parts.netloc) or not _is_host(parts.hostname or ""):
         return "has no valid host"
     return None
 
 
 def _is_host(host: str) -> bool:
-    if ":" in host or re.fullmatch(r"[0-9.]+", host):
+    labels = host.removesuffix(".").split(".")
+    if ":" in host or all(_NUMBER.fullmatch(label) for label in labels):
         try:
             ipaddress.ip_address(host)
         except ValueError:
             return False
         return "%" not in host
-    labels = host.removesuffix(".").split(".")
-    return len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels)
+    return len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and _is_idna(host)
+
+
+def _is_idna(host: str) -> bool:
+    """Say whether the labels of a host that are in xn-- form can be read; httpx reads them all."""
+    try:
+        return "xn--" not in host or bool(idna.decode(host))
+    except idna.IDNAError:
+        return False
 
 
 def port_of(url: str) -> int:
@@ -96,14 +121,20 @@ def loopback_addresses(host: str) -> tuple[str, ...]:
     None for any other host.
 
     ``localhost`` is 127.0.0.1 first: most daemons listen there, and a resolver that says ``::1``
-    first has sent many a probe to a stranger.
+    first has sent many a probe to a stranger. Who connects to the unspecified address, which
+    servers print as where they listen, reaches this machine too: ip(7).
     """
     if host in ("localhost", "localhost."):
         return ("127.0.0.1", "::1")
     try:
-        return (host,) if ipaddress.ip_address(host).is_loopback else ()
+        address = ipaddress.ip_address(host)
     except ValueError:
         return ()
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if address.is_unspecified:
+        return ("127.0.0.1",) if address.version == 4 else ("::1",)
+    return (str(address),) if address.is_loopback else ()
 
 
 def with_host(url: str, host: str) -> str:

@@ -25,6 +25,8 @@ from trio_lifecycle._requests import SpawnRequest
 __all__ = [
     "Answer",
     "ArmedReady",
+    "DaemonRecord",
+    "Marker",
     "Observer",
     "Preflight",
     "Prober",
@@ -374,6 +376,6 @@ class Registry(ABC):
         """Give all records, ordered by name."""
 
 
-for _value in (Answer, Report, Sighting, SpawnRequest, Verdict):
+for _value in (Answer, DaemonRecord, Marker, Report, Sighting, SpawnRequest, Verdict):
     _value.__module__ = __name__
 del _value

@@ -8,7 +8,7 @@ from trio_lifecycle._events import Event
 
 
 class JSONLines:
-    """Writes each event as it happens; the daemon's pid and URL stand in each from where they are known."""
+    """Writes each event as it happens; pid and URL are in each from when they are known."""
 
     def __init__(self, outlet: Outlet) -> None:
         self._outlet = outlet
@@ -18,4 +18,4 @@ class JSONLines:
         """Write an event."""
         facts = event.as_dict()
         self._known |= {key: facts[key] for key in ("pid", "url") if key in facts}
-        self._outlet.write(json.dumps(self._known | facts) + "\n")
+        self._outlet.write(json.dumps(facts | self._known) + "\n")

@@ -17,9 +17,9 @@ MOST_HELD_BYTES: Final = 16 * 1024 * 1024
 class Outlet:
     """Takes text at once, and writes it when the stream takes it.
 
-    Blocking would make us deaf: a stopped pager would keep SIGTERM from its daemon. Text that is too
-    much is lost, and a line says so. A stream that fails for another reason, such as a full disk,
-    takes everything and gives nothing.
+    Blocking would make us deaf: a pager that waits would keep SIGTERM from the daemon. Text that is
+    too much is lost, and a line says so. A stream that fails for another reason, such as a full
+    disk, gets nothing more.
 
     Args:
         fd: The stream.
@@ -34,6 +34,7 @@ class Outlet:
         self._held = bytearray()
         self._lost = 0
         self._stuck = trio.Event()
+        self._drained = trio.lowlevel.ParkingLot()
         self._failed = False
 
     def write(self, text: str) -> None:
@@ -50,16 +51,17 @@ class Outlet:
         """Write the rest whenever the stream takes it."""
         while True:
             await self._stuck.wait()
-            await self.drain()
+            while self._held:
+                await trio.lowlevel.wait_writable(self._fd)
+                self._flush()
             self._stuck = trio.Event()
+            self._drained.unpark_all()
+            self.write("")
 
     async def drain(self) -> None:
         """Wait until all is written."""
         while self._held:
-            await trio.lowlevel.wait_writable(self._fd)
-            self._flush()
-        self._held += self._note_of_loss()
-        self._flush()
+            await self._drained.park()
 
     def _note_of_loss(self) -> bytes:
         lost, self._lost = self._lost, 0

@@ -24,11 +24,10 @@ USAGE: Final = "trio-lifecycle run [OPTIONS] -- PROGRAM [ARGS...]"
 
 @frozen(kw_only=True)
 class Plan:
-    """The options as they were written, except that names have become plain attributes.
+    """The options as they were written.
 
     Attributes:
         command: The program and its arguments.
-        verbosity: -1 is quiet, 1 is verbose.
     """
 
     command: tuple[str, ...]
@@ -42,10 +41,23 @@ class Plan:
     cwd: str | None = None
     then: str | None = None
     json: bool = False
-    verbosity: int = 0
+    quiet: bool = False
+    verbose: bool = False
+
+    @property
+    def verbosity(self) -> int:
+        """-1 shows errors only, 1 also small steps."""
+        return int(self.verbose) - int(self.quiet)
 
     def ready_mode(self) -> ReadyMode:
-        """Say what counts as ready: what was asked for, or being started."""
+        """Say what counts as ready: what was asked for, or being started.
+
+        Raises:
+            ConfigError: More than one thing was asked for, or the URL is none.
+        """
+        _insist_on_one(
+            {"--health": self.health, "--callback": self.callback, "--manual": self.manual}
+        )
         if self.health is not None:
             return HealthCheck(with_markers(self.health))
         return Callback() if self.callback else Manual()
@@ -56,6 +68,7 @@ class Plan:
         Raises:
             ConfigError: A value can't be meant; it names the option.
         """
+        _insist_on_one({"--quiet": self.quiet, "--verbose": self.verbose})
         program, *args = self._checked_command()
         env = _variables(self.env)
         args = [with_markers(arg) for arg in args]
@@ -90,6 +103,12 @@ class Plan:
         if self.stop_timeout is None:
             return DEFAULT_STOP_LADDER
         return StopLadder((signal.SIGTERM, self.stop_timeout))
+
+
+def _insist_on_one(options: Mapping[str, object]) -> None:
+    given = [option for option, value in options.items() if value not in (None, False)]
+    if len(given) > 1:
+        raise ConfigError(" and ".join(given), "exclude each other; give one of them")
 
 
 def _variables(pairs: Iterable[str]) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ def sentence_of(error: LifecycleError, *, with_output: bool) -> str:
 
     Args:
         error: What happened.
-        with_output: Whether to repeat the end of the daemon's output; not where all of it was shown.
+        with_output: Whether to repeat the end of the daemon's output; not where it was shown.
     """
     if isinstance(error, ConfigError):
         field, _, rest = error.field.partition("[")

@@ -3,7 +3,7 @@
 import os
 import select
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 
 import trio
@@ -13,7 +13,6 @@ from trio_lifecycle._proc import (
     Stat,
     all_stats,
     open_pidfd,
-    read_stat,
     signal_process,
     tree_of,
     wchan,
@@ -32,7 +31,8 @@ class FoundProcess(Process):
         self._pidfd = pidfd
         self._turn = trio.Lock()
         self._ended = False
-        self._tree: dict[int, Stat] = {}
+        self._tree = {stat.pid: stat}
+        self._rest()
 
     def __del__(self) -> None:
         # Kept by the prober that found it and by handles, in no order; the last one to let go
@@ -66,13 +66,19 @@ class FoundProcess(Process):
     def _rest(self) -> list[Stat]:
         """Find what is left of the tree.
 
-        Who was in it is remembered: an orphan's ancestry can't be seen any more.
+        Who was in it is remembered: an orphan's ancestry can't be seen any more. The number of the
+        main process is another's once nobody is left of the session or group that it led.
         """
-        for stat in tree_of(self._stat, all_stats()):
-            self._tree[stat.pid] = stat
-        living = {pid: stat for pid, stat in self._tree.items() if _lives(stat)}
-        self._tree = living
-        return list(living.values())
+        stats = all_stats()
+        main = stats.get(self.pid)
+        self._tree = {stat.pid: stat for stat in self._tree.values() if _lives(stat, stats)}
+        if main is None:
+            keeps_number = any(stat.is_led_by(self.pid) for stat in self._tree.values())
+        else:
+            keeps_number = main.start_time == self._stat.start_time
+        if keeps_number:
+            self._tree |= {stat.pid: stat for stat in tree_of(self._stat, stats)}
+        return list(self._tree.values())
 
     async def wait(self) -> None:
         """Wait on the pidfd."""
@@ -101,7 +107,8 @@ class FoundProcess(Process):
     async def signal_tree(self, signum: int) -> None:
         """Send to each by its identity."""
         for stat in self._rest():
-            signal_process(stat, signum)
+            with suppress(PermissionError):
+                signal_process(stat, signum)
 
     def find_stuck(self) -> tuple[int, str] | None:
         """Look at what is left."""
@@ -135,8 +142,8 @@ class _NoLines(AsyncIterator[str]):
         raise StopAsyncIteration
 
 
-def _lives(stat: Stat) -> bool:
-    now = read_stat(stat.pid)
+def _lives(stat: Stat, stats: Mapping[int, Stat]) -> bool:
+    now = stats.get(stat.pid)
     return now is not None and now.start_time == stat.start_time and not now.dead
 
 

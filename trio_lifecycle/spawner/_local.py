@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -41,7 +41,7 @@ class LocalSpawner(Spawner):
         """Start by posix_spawn(3), in the calling thread."""
         with _streams(request) as (output, streams):
             pid = self._start(request, streams)
-            process = LocalProcess.of_child(pid, output)
+            process = _take_over(request, pid, output)
         if request.detached:
             # Nobody may ever ask after it again, and an ended child stays a zombie until its parent
             # looks.
@@ -76,6 +76,17 @@ class LocalSpawner(Spawner):
     def open_prober(self) -> Prober:
         """Ask from this machine."""
         return LocalProber()
+
+
+def _take_over(
+    request: SpawnRequest, pid: int, output: FileOutput | PipedOutput
+) -> LocalProcess:
+    try:
+        return LocalProcess.of_child(pid, output)
+    except OSError as error:
+        problem = f"its end could not be watched for: {error.strerror}"
+        retryable = error.errno in _RETRYABLE
+        raise SpawnError(request.name, problem, error.errno, retryable) from error
 
 
 def _environment(request: SpawnRequest) -> dict[str, str]:
@@ -130,13 +141,16 @@ def _open_output(request: SpawnRequest) -> tuple[FileOutput | PipedOutput, int]:
         return FileOutput(path, request.output.tail_bytes, os.fstat(log).st_size), log
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
-        os.set_blocking(read_end, False)
         write_end = _above_streams(write_end)
+    except BaseException:
+        os.close(read_end)
+        raise
+    try:
+        os.set_blocking(read_end, False)
         return PipedOutput(request.name, request.output, read_end), write_end
     except BaseException:
         os.close(read_end)
-        with suppress(OSError):
-            os.close(write_end)
+        os.close(write_end)
         raise
 
 

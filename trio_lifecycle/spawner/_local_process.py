@@ -5,6 +5,7 @@ import select
 import signal
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from typing import Final
 
 import trio
 
@@ -22,6 +23,9 @@ from trio_lifecycle._proc import (
     wchan,
 )
 from trio_lifecycle.abc import Process, Verdict
+
+# How long a program that has run out of descriptors gets to close some.
+_LOOK_AGAIN_AFTER_S: Final = 1.0
 
 
 class LocalProcess(Process):
@@ -43,12 +47,22 @@ class LocalProcess(Process):
 
     @classmethod
     def of_child(cls, pid: int, output: FileOutput | PipedOutput) -> "LocalProcess":
-        """Take over a child that was spawned this moment; if that fails, there is no child."""
+        """Take over a child that was spawned this moment; if that fails, there is no child.
+
+        Raises:
+            OSError: There is no descriptor left to watch it through.
+        """
         try:
             return cls(pid, os.pidfd_open(pid), output)
+        except ProcessLookupError:
+            # It has ended, and SIGCHLD is ignored or a handler of this program reaps every child.
+            process = cls(pid, -1, output)
+            process._ended = process._reaped = True
+            return process
         except BaseException:
-            os.killpg(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+            with suppress(ProcessLookupError, ChildProcessError):
+                os.killpg(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
             raise
 
     @property
@@ -88,7 +102,9 @@ class LocalProcess(Process):
         if not self.ended:
             async with self._turn:
                 while not self.ended:
-                    await trio.lowlevel.wait_readable(self._pidfd)
+                    # Closed by a task that has seen the end before Trio told this one.
+                    with suppress(trio.ClosedResourceError):
+                        await trio.lowlevel.wait_readable(self._pidfd)
         return self._status
 
     @property
@@ -131,14 +147,15 @@ class LocalProcess(Process):
 
     async def send_signal(self, signum: int) -> None:
         """Send through the pidfd."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signum)
+        if not self.ended:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signum)
 
     async def signal_tree(self, signum: int) -> None:
         """Send to the group while the leader is unreaped, else to each of the rest by identity."""
         self.ended  # noqa: B018  # notices a child that somebody else reaped
         if not self._reaped:
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._pid, signum)
         elif not self._gone:
             for stat in self._rest():
@@ -149,16 +166,17 @@ class LocalProcess(Process):
         """Look at the child first, then at the rest."""
         if not self.ended:
             return self._pid, wchan(self._pid)
-        return next(((stat.pid, wchan(stat.pid)) for stat in self._rest()), None)
+        rest = [] if self.gone else self._rest()
+        return next(((stat.pid, wchan(stat.pid)) for stat in rest), None)
 
     async def contains(self, pid: int) -> bool | None:
         """Look at the parents, the session and the group."""
-        return is_descendant(pid, self._pid)
+        return not self.gone and is_descendant(pid, self._pid)
 
     async def listener_at(self, host: str, port: int) -> Verdict:
         """Look who holds the listening socket.
 
-        The child, one of its tree, or one that bears its instance id.
+        The child or one of its tree.
         """
         found = answering(listeners(port), host)
         if not found:
@@ -185,9 +203,20 @@ class LocalProcess(Process):
         return self._output.lines(self)
 
     async def reap_at_end(self) -> None:
-        """Leave no zombie when nobody asks after the child any more."""
+        """Leave no zombie and no descriptor when nobody asks after the child any more.
+
+        Waits for its group, too: once that is empty its number may be another's, and a stop that is
+        asked for later must know.
+        """
         await self.wait()
         self._reap()
+        while not self._gone:
+            try:
+                await self.wait_gone()
+            except OSError:
+                # No descriptor left to look at its group; raised here it would end the program.
+                await trio.sleep(_LOOK_AGAIN_AFTER_S)
+        self.close()
 
     def close(self) -> None:
         """Take in the rest of the output and close."""

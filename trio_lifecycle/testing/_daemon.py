@@ -36,6 +36,7 @@ class SimulatedDaemon:
         spawn_after: How long the spawn itself takes, as on another machine.
         stops_after: How long it takes to end once it got a signal that it obeys.
         ignores_sigterm: Only SIGKILL ends it.
+        unkillable: Not even SIGKILL ends it, as one that waits for a dead disk.
         lingers: How long the rest of its tree outlives the main process, unless it gets SIGKILL.
         is_foreign: Its address is answered by another program.
         writes: What it writes when it is spawned.
@@ -50,6 +51,7 @@ class SimulatedDaemon:
     spawn_after: float = 0.0
     stops_after: float = 0.0
     ignores_sigterm: bool = False
+    unkillable: bool = False
     lingers: float = 0.0
     is_foreign: bool = False
     writes: bytes = b""

@@ -26,6 +26,7 @@ class Simulated(Protocol):
     spawn_after: float
     stops_after: float
     ignores_sigterm: bool
+    unkillable: bool
     lingers: float
     is_foreign: bool
     writes: bytes
@@ -92,6 +93,8 @@ class Incarnation:
     def signal(self, signum: int) -> None:
         """Get a signal."""
         now = self._now()
+        if self.daemon.unkillable:
+            return
         if signum == signal.SIGKILL:
             self._end(now, -signal.SIGKILL)
             self.goes = min(self.goes, now)

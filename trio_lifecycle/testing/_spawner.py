@@ -125,8 +125,8 @@ class SimulatedProcess(Process):
         self._it.signal(signum)
 
     def find_stuck(self) -> tuple[int, str] | None:
-        """Nothing outlives SIGKILL here."""
-        return None if self._it.gone else (self._it.pid, "")
+        """Name the one process, while there is anything left."""
+        return None if self._it.gone else (self._it.pid, "simulated_wait")
 
     async def contains(self, pid: int) -> bool | None:
         """It has one process."""

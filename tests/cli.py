@@ -1,0 +1,168 @@
+"""One real run of the command line, read line by line while it goes on."""
+
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = (sys.executable, "-m", "trio_lifecycle")
+
+HEALTH = ("--health", "http://127.0.0.1:{port}/")
+SERVER = (sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1")
+# Says when SIGTERM can't end it any more.
+DEAF = ("sh", "-c", "trap '' TERM; echo deaf; exec sleep 600")
+
+# Bounds a wait for something that should come in well under a second.
+PATIENCE_S = 20.0
+
+T = TypeVar("T")
+
+
+class Run:
+    """A running ``trio-lifecycle``; what it writes is collected, and waited for."""
+
+    def __init__(self, *words: str, command: tuple[str, ...] = COMMAND, **options: Any) -> None:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        # For those that run in another directory, from a checkout that is not installed.
+        env = {**options.pop("env", os.environ), "PYTHONPATH": str(ROOT)}
+        self.process = subprocess.Popen([*command, *words], env=env, **(streams | options))
+        self._texts: dict[int, bytes] = {}
+        self._names: dict[str, int] = {}
+        self._pidfd = os.pidfd_open(self.process.pid)
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._pidfd, selectors.EVENT_READ)
+        for name in ("stdout", "stderr"):
+            if (pipe := getattr(self.process, name)) is not None:
+                self.watch(name, pipe.fileno())
+
+    def watch(self, name: str, fd: int) -> None:
+        """Collect what can be read from a descriptor, under this name."""
+        os.set_blocking(fd, False)
+        self._texts[fd], self._names[name] = b"", fd
+        self._selector.register(fd, selectors.EVENT_READ)
+
+    def deafen(self, name: str) -> None:
+        """Read no more of it, but keep it open, as a pager does that waits for a key."""
+        self._selector.unregister(self._names[name])
+
+    def close(self, name: str) -> None:
+        """Close it, as ``head`` does when it has enough."""
+        self.deafen(name)
+        getattr(self.process, name).close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self._selector.close()
+        os.close(self._pidfd)
+        for pipe in (self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                pipe.close()
+        self.process.wait()
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        return self.process.pid
+
+    def text(self, name: str) -> str:
+        """What was read so far."""
+        return self._texts[self._names[name]].decode()
+
+    @property
+    def out(self) -> str:
+        """Its standard output so far."""
+        return self.text("stdout")
+
+    @property
+    def err(self) -> str:
+        """Its standard error so far."""
+        return self.text("stderr")
+
+    def _read(self, fd: int) -> bool:
+        try:
+            chunk = os.read(fd, 1 << 20)
+        except BlockingIOError:
+            return False
+        except OSError:  # EIO: nobody has the other end of the terminal any more
+            chunk = b""
+        self._texts[fd] += chunk
+        if not chunk and fd in self._selector.get_map():
+            self._selector.unregister(fd)
+        return bool(chunk)
+
+    def wait_for(self, found: Callable[[], T | None], what: str) -> T:
+        """Read until something is found."""
+        while (value := found()) is None:
+            ready = [key.fd for key, _ in self._selector.select(PATIENCE_S)]
+            assert ready, f"no {what} in {PATIENCE_S} s: {self._texts}"
+            grew = [self._read(fd) for fd in ready if fd in self._texts]
+            assert any(grew) or found() or self._pidfd not in ready, f"no {what}: {self._texts}"
+        return value
+
+    def line(self, pattern: str, name: str = "stderr") -> re.Match[str]:
+        """Wait for a line in which the pattern is found."""
+        wanted = re.compile(rf"^.*?{pattern}.*\n", re.MULTILINE)
+        return self.wait_for(lambda: wanted.search(self.text(name)), f"line {pattern!r}")
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events on standard output so far."""
+        return [json.loads(line) for line in self.out.splitlines(keepends=True) if line[-1] == "\n"]
+
+    def event(self, kind: str) -> dict[str, Any]:
+        """Wait for an event."""
+        return self.wait_for(
+            lambda: next((event for event in self.events() if event["event"] == kind), None), kind
+        )
+
+    def signal(self, signum: int) -> None:
+        """Send it a signal."""
+        self.process.send_signal(signum)
+
+    def end(self) -> int:
+        """Wait for its end, read what there is, and give its exit status."""
+        while self._pidfd not in (ready := [k.fd for k, _ in self._selector.select(PATIENCE_S)]):
+            assert ready, f"no end in {PATIENCE_S} s: {self._texts}"
+            for fd in ready:
+                self._read(fd)
+        for fd in self._texts:
+            # Never to the end: something that was left might hold it.
+            while fd in self._selector.get_map() and self._read(fd):
+                pass
+        return self.process.wait()
+
+    def interrupt(self) -> int:
+        """Press Ctrl-C, and give the exit status."""
+        self.signal(signal.SIGINT)
+        return self.end()
+
+
+def run(*words: str, **options: Any) -> Run:
+    """Run ``trio-lifecycle run`` with these words."""
+    return Run("run", *words, **options)
+
+
+def finish(*words: str, **options: Any) -> Run:
+    """Run ``trio-lifecycle run`` with these words to its end."""
+    with run(*words, **options) as running:
+        running.end()
+    return running
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            return file.read().rpartition(b")")[2].split()[0] not in (b"Z", b"X")
+    except OSError:
+        return False

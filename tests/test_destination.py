@@ -1,0 +1,64 @@
+"""Where output can be told to go, and what is refused."""
+
+import io
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+
+from trio_lifecycle._destination import DEFAULT_TAIL_BYTES, Output
+from trio_lifecycle._errors import ConfigError
+
+
+class Bare:
+    """A stream that can do no more than write."""
+
+    def write(self, chunk: bytes) -> int:
+        return len(chunk)
+
+
+def test_output_is_kept_to_64_kib_and_goes_nowhere_else_by_default() -> None:
+    assert (DEFAULT_TAIL_BYTES, None) == (Output().tail_bytes, Output().to)
+    assert 65_536 == DEFAULT_TAIL_BYTES
+
+
+@pytest.mark.parametrize("to", ["logs/q.log", Path("logs/q.log")], ids=repr)
+def test_a_string_and_a_path_mean_a_file(to: "str | Path") -> None:
+    output = Output(to=to)
+    assert Path("logs/q.log") == output.to
+    assert Output(to=Path("logs/q.log")) == output
+
+
+@pytest.mark.parametrize(
+    "to", [sys.stderr, io.BytesIO(), io.StringIO(), Bare(), print, [].append, Output], ids=repr
+)
+def test_a_stream_and_a_callable_are_kept_as_they_are(to: object) -> None:
+    assert to is Output(to=to).to
+
+
+@pytest.mark.parametrize(
+    "to", ["", "a\0b", b"/bytes", Path("a\0b"), 1, True, ["q.log"], object()], ids=repr
+)
+def test_what_can_take_no_output_is_refused(to: object) -> None:
+    with pytest.raises(ConfigError, match=r"^output\.to: must be None, a path, a stream or"):
+        Output(to=to)
+
+
+@pytest.mark.fault(91)
+@pytest.mark.parametrize("size", [-1, True, 1.5, "1", None, float("inf")], ids=repr)
+def test_a_tail_that_is_no_number_of_bytes_is_refused(size: int) -> None:
+    with pytest.raises(ConfigError, match=r"^output\.tail_bytes: must be a number of bytes"):
+        Output(size)
+
+
+def test_a_tail_of_nothing_is_fine() -> None:
+    assert 0 == Output(0).tail_bytes
+
+
+def test_outputs_compare_hash_and_pickle() -> None:
+    one, two = Output(10, "q.log"), Output(10, Path("q.log"))
+    assert one == two
+    assert hash(one) == hash(two)
+    assert one == pickle.loads(pickle.dumps(one))
+    assert one != Output(11, Path("q.log"))

@@ -1,0 +1,405 @@
+"""Stopping: the whole tree goes, nobody else does, and the report says what it took."""
+
+import os
+import signal
+import subprocess
+
+import pytest
+import trio
+
+from tests.support import (
+    PATIENCE_S,
+    Heard,
+    bystander,
+    end,
+    lives,
+    python_daemon,
+    run_app,
+    shell_daemon,
+    spawn,
+    wait_until_gone,
+)
+from trio_lifecycle import (
+    DaemonDiedError,
+    DaemonLifecycle,
+    Event,
+    LifecycleConfig,
+    Manual,
+    Output,
+    StopLadder,
+    StopReport,
+)
+
+# Short, because these daemons are known not to listen.
+HASTY = StopLadder((signal.SIGTERM, 0.3))
+
+# One write for each line, so that those of several processes don't mix.
+SAY = """
+import os, signal, sys, time
+
+def say(*words):
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
+"""
+
+STUBBORN = f"""
+{SAY}
+signal.signal(signal.SIGTERM, lambda *_: say("TERM", os.getpid()))
+say("ready", os.getpid())
+while True:
+    time.sleep(1000)
+"""
+
+FAMILY = f"""
+{SAY}
+
+def live():
+    if "stubborn" in sys.argv:
+        signal.signal(signal.SIGTERM, lambda *_: say("TERM", os.getpid()))
+    say("grandchild", os.getpid())
+    while True:
+        time.sleep(1000)
+
+for _ in range(3):
+    if os.fork() == 0:
+        if os.fork() == 0:
+            live()
+        os.wait()
+        os._exit(0)
+say("leader", os.getpid())
+while True:
+    time.sleep(1000)
+"""
+
+
+async def numbers_of(heard: Heard, beginning: str, count: int) -> list[int]:
+    """Wait until so many processes have said their numbers."""
+    with trio.fail_after(PATIENCE_S):
+        while True:
+            found = [line.split() for line in heard.lines if line.startswith(beginning)]
+            if len(found) == count:
+                return sorted(int(words[1]) for words in found)
+            await heard.news()
+
+
+# --- what a report says ---------------------------------------------------------------------------
+
+
+@pytest.mark.fault(37)
+async def test_the_report_has_the_status_and_no_kill_when_it_obeys() -> None:
+    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
+    heard = Heard()
+    events: list[Event] = []
+    config = shell_daemon(script, output=Output(to=heard))
+    async with DaemonLifecycle(config, observer=events.append).running() as daemon:
+        await heard.line("ready")
+        report = await daemon.stop()
+    assert ("SIGTERM", 7) == (report.rung, report.status)
+    assert 0 < report.seconds < 10
+    assert ["SIGTERM"] == [event.as_dict()["rung"] for event in events if event.kind == "stopping"]
+
+
+@pytest.mark.fault(38)
+async def test_the_report_says_sigkill_when_it_ignores_sigterm() -> None:
+    heard = Heard()
+    config = python_daemon(STUBBORN, stop_ladder=HASTY, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        await heard.line("ready")
+        report = await daemon.stop()
+        assert ("SIGKILL", -9) == (report.rung, report.status)
+        assert 0.3 <= report.seconds < 3
+    assert [f"TERM {daemon.pid}"] == heard.lines[1:]
+
+
+async def test_the_report_names_no_rung_when_it_had_ended_by_itself() -> None:
+    with pytest.raises(DaemonDiedError):
+        async with DaemonLifecycle(python_daemon(STUBBORN)).running() as daemon:
+            await daemon.send_signal(signal.SIGKILL)
+            await trio.sleep_forever()
+    report = await daemon.stop()
+    assert (None, -9) == (report.rung, report.status)
+
+
+async def test_every_rung_of_the_ladder_is_climbed_in_order() -> None:
+    code = f"import signal\nsignal.signal(signal.SIGHUP, lambda *_: print('HUP'))\n{STUBBORN}"
+    ladder = StopLadder((signal.SIGHUP, 0.1), (signal.SIGTERM, 0.1))
+    heard = Heard()
+    config = python_daemon(code, stop_ladder=ladder, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        await heard.line("ready")
+        assert "SIGKILL" == (await daemon.stop()).rung
+    assert ["HUP", f"TERM {daemon.pid}"] == heard.lines[1:]
+
+
+async def test_a_ladder_given_to_stop_replaces_the_configured_one() -> None:
+    heard = Heard()
+    config = python_daemon(STUBBORN, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        await heard.line("ready")
+        report = await daemon.stop(StopLadder((signal.SIGINT, 5.0)))
+    assert ("SIGINT", -signal.SIGINT) == (report.rung, report.status)
+
+
+# --- the whole tree -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("manner", ["stop", "kill", "leave the block"])
+async def test_grandchildren_go_with_the_daemon(manner: str) -> None:
+    heard = Heard()
+    config = python_daemon(FAMILY, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        grandchildren = await numbers_of(heard, "grandchild", 3)
+        if manner != "leave the block":
+            await getattr(daemon, manner)()
+            assert [] == [pid for pid in grandchildren if lives(pid)]
+    assert [] == [pid for pid in [daemon.pid or 0, *grandchildren] if lives(pid)]
+
+
+@pytest.mark.fault(39)
+async def test_grandchildren_that_ignore_sigterm_get_it_at_once_and_sigkill_in_the_end() -> None:
+    heard = Heard()
+    ladder = StopLadder((signal.SIGTERM, 0.5))
+    config = python_daemon(FAMILY, "stubborn", stop_ladder=ladder, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        grandchildren = await numbers_of(heard, "grandchild", 3)
+        await heard.line("leader")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.stop)
+            assert grandchildren == await numbers_of(heard, "TERM", 3)
+            assert -signal.SIGTERM == await daemon.wait_exit()
+            assert all(map(lives, grandchildren))
+        assert [] == [pid for pid in grandchildren if lives(pid)]
+        report = await daemon.stop()
+        assert ("SIGKILL", -signal.SIGTERM) == (report.rung, report.status)
+        assert 0.5 <= report.seconds < 3
+    # Each was asked once.
+    assert 3 == sum(line.startswith("TERM") for line in heard.lines)
+
+
+@pytest.mark.fault(39)
+async def test_grandchildren_go_when_the_leader_has_died_by_itself() -> None:
+    heard = Heard()
+    config = python_daemon(FAMILY, "stubborn", stop_ladder=HASTY, output=Output(to=heard))
+    with pytest.raises(DaemonDiedError):
+        async with DaemonLifecycle(config).running() as daemon:
+            grandchildren = await numbers_of(heard, "grandchild", 3)
+            await daemon.send_signal(signal.SIGKILL)
+            await trio.sleep_forever()
+    assert grandchildren == await numbers_of(heard, "TERM", 3)
+    assert [] == [pid for pid in grandchildren if lives(pid)]
+
+
+async def test_a_stopped_daemon_is_continued_so_that_it_can_obey() -> None:
+    script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
+    heard = Heard()
+    config = shell_daemon(script, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        await heard.line("ready")
+        await daemon.send_signal(signal.SIGSTOP)
+        await trio.to_thread.run_sync(os.waitid, os.P_PID, daemon.pid, os.WSTOPPED)
+        report = await daemon.stop()
+    assert ("SIGTERM", 7) == (report.rung, report.status)
+
+
+@pytest.mark.fault(99)
+async def test_a_bystander_with_the_same_command_line_lives_on() -> None:
+    command = ("/bin/sleep", "987")
+    with bystander(*command) as stranger:
+        config = LifecycleConfig(command[0], args=command[1:], ready_mode=Manual())
+        for manner in ("stop", "kill", "terminate"):
+            async with DaemonLifecycle(config).running() as daemon:
+                await getattr(daemon, manner)()
+                await daemon.wait_exit()
+            assert lives(stranger)
+
+
+# --- asked often, by several, and by those who go away --------------------------------------------
+
+
+@pytest.mark.fault(42)
+async def test_all_who_ask_get_the_same_report_and_it_gets_one_sigterm() -> None:
+    reports: list[StopReport] = []
+    heard = Heard()
+    config = python_daemon(STUBBORN, stop_ladder=HASTY, output=Output(to=heard))
+
+    async def stop() -> None:
+        reports.append(await daemon.stop())
+
+    async with DaemonLifecycle(config).running() as daemon:
+        await heard.line("ready")
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(stop)
+        reports.append(await daemon.stop())
+        reports.append(await daemon.kill())
+    reports.append(await daemon.stop())
+    assert 8 == len(reports)
+    assert [reports[0]] * 8 == reports
+    assert 1 == sum(line.startswith("TERM") for line in heard.lines)
+
+
+@pytest.mark.fault(43)
+async def test_a_stop_that_is_cancelled_climbs_to_its_end() -> None:
+    heard = Heard()
+    config = python_daemon(STUBBORN, stop_ladder=HASTY, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        await heard.line("ready")
+        with trio.move_on_after(0.05) as scope:
+            await daemon.stop()
+            await trio.lowlevel.checkpoint()
+        assert scope.cancelled_caught
+        assert not lives(daemon.pid or 0)
+        assert "SIGKILL" == (await daemon.stop()).rung
+
+
+async def test_kill_ends_a_stop_that_is_under_way() -> None:
+    heard = Heard()
+    config = python_daemon(STUBBORN, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        await heard.line("ready")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.stop)
+            await heard.line("TERM")
+            with trio.fail_after(5):
+                assert ("SIGKILL", -9) == described(await daemon.kill())
+
+
+async def test_kill_is_at_once_when_a_stop_is_asked_for_at_the_same_moment() -> None:
+    for _ in range(10):  # Trio lets the two run in any order
+        heard = Heard()
+        config = python_daemon(STUBBORN, output=Output(to=heard))
+        async with DaemonLifecycle(config).running() as daemon:
+            await heard.line("ready")
+            with trio.fail_after(5):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(daemon.stop)
+                    nursery.start_soon(daemon.kill)
+            assert "SIGKILL" == (await daemon.stop()).rung
+
+
+def described(report: StopReport) -> tuple[str | None, int | None]:
+    return report.rung, report.status
+
+
+async def test_terminate_asks_the_tree_and_does_not_wait() -> None:
+    heard = Heard()
+    config = python_daemon(FAMILY, "stubborn", stop_ladder=HASTY, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        grandchildren = await numbers_of(heard, "grandchild", 3)
+        await heard.line("leader")
+        await daemon.terminate()
+        assert grandchildren == await numbers_of(heard, "TERM", 3)
+        assert -signal.SIGTERM == await daemon.wait_exit()
+        # An end that was wanted does not cancel the block.
+        await trio.lowlevel.checkpoint()
+        assert all(map(lives, grandchildren))
+
+
+async def test_send_signal_reaches_the_main_process_alone() -> None:
+    script = """
+        sh -c 'trap "echo child HUP" HUP; echo child; while :; do sleep 0.01; done' &
+        trap "echo leader HUP" HUP; echo leader; while :; do sleep 0.01; done
+    """
+    heard = Heard()
+    async with DaemonLifecycle(shell_daemon(script, output=Output(to=heard))).running() as daemon:
+        await heard.line("child")
+        await heard.line("leader")
+        await daemon.send_signal(signal.SIGHUP)
+        await heard.line("leader HUP")
+        assert "child HUP" not in heard.lines
+    await daemon.send_signal(signal.SIGHUP)
+
+
+# --- numbers that are given again -----------------------------------------------------------------
+
+
+def namespaces_permitted() -> bool:
+    """Whether this user may make a pid namespace and choose numbers in it."""
+    script = "echo 400 > /proc/sys/kernel/ns_last_pid"
+    try:
+        done = subprocess.run([*NAMESPACE, "sh", "-c", script], capture_output=True, timeout=10)
+    except OSError:
+        return False
+    return done.returncode == 0
+
+
+NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+RECYCLED = """
+import subprocess, trio.testing
+from trio_lifecycle._proc import read_stat
+from trio_lifecycle.spawner._found_process import FoundProcess
+
+STRANGER = '''
+import os, sys
+child = os.fork()
+if child:
+    print(child, flush=True)
+    if sys.argv[1] == "leader lives":
+        sys.stdin.read()
+else:
+    sys.stdin.read()
+'''
+
+async def main(what, whose):
+    if whose == "adopted":
+        daemon = subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+        process = FoundProcess(read_stat(daemon.pid), os.pidfd_open(daemon.pid))
+        daemon.kill()
+        daemon.wait()
+        # Start times count in hundredths of a second. No machine gives a number again within one.
+        time.sleep(0.03)
+        await happen(process, what)
+        return
+    detached = {"detached": True, "output": Output(to="/dev/null")} if whose == "detached" else {}
+    async with trio.open_nursery() as nursery:
+        process = await spawn(nursery, "/bin/sleep", "1000", **detached)
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        if whose == "owned":
+            assert process.gone
+        await happen(process, what)
+        process.close()
+
+async def happen(process, what):
+    pid = process.pid
+    with open("/proc/sys/kernel/ns_last_pid", "w") as file:
+        file.write(str(pid - 1))
+    stranger = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", STRANGER, what], start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert pid == stranger.pid, (pid, stranger.pid)
+    child = int(stranger.stdout.readline())
+    if what == "leader ended":
+        stranger.wait()
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        await process.signal_tree(signum)
+        await process.send_signal(signum)
+    print(process.gone, process.find_stuck(), lives(child), what == "leader ended" or lives(pid))
+    stranger.stdin.close()
+    stranger.wait()
+    await wait_until_gone(child)
+
+trio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.mark.fault(44, 99)
+@pytest.mark.skipif(not namespaces_permitted(), reason="a pid namespace may not be made here")
+@pytest.mark.parametrize("what", ["leader lives", "leader ended"])
+@pytest.mark.parametrize("whose", ["owned", "detached", "adopted"])
+def test_a_stranger_that_got_the_number_is_never_signalled(what: str, whose: str) -> None:
+    assert ["True None True True"] == run_app(RECYCLED, what, whose, within=NAMESPACE)
+
+
+async def test_the_number_is_kept_as_a_zombie_until_the_group_has_been_signalled() -> None:
+    async with trio.open_nursery() as nursery:
+        process = await spawn(nursery, "/bin/sleep", "1000")
+        os.kill(process.pid, signal.SIGKILL)
+        await process.wait()
+        # /proc still has it: nobody else can be called so.
+        os.kill(process.pid, 0)
+        await end(process)
+        await wait_until_gone(process.pid)
+        with pytest.raises(ProcessLookupError):
+            os.kill(process.pid, 0)

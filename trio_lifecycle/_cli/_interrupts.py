@@ -1,0 +1,60 @@
+"""Signals that end us: the first one stops everything in order, Ctrl-C once more kills."""
+
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import trio
+
+from trio_lifecycle._cli._codes import SIGNALS
+from trio_lifecycle._cli._display import Display
+
+
+def heeded() -> list[signal.Signals]:
+    """Give the signals to listen for: SIGTERM, and what was not ignored at our start (nohup)."""
+    ignored = {signum for signum in SIGNALS if signal.getsignal(signum) is signal.SIG_IGN}
+    return [signum for signum in SIGNALS if signum not in ignored - {signal.SIGTERM}]
+
+
+class Interrupts:
+    """Notes the first signal, and cancels what it ends.
+
+    Attributes:
+        scope: What is cancelled.
+        signum: The first signal; None as long as there was none.
+    """
+
+    def __init__(self, display: Display) -> None:
+        self.scope = trio.CancelScope()
+        self.signum: int | None = None
+        self._display = display
+
+    async def listen(
+        self, arriving: AsyncIterator[int], kill: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Heed signals as they arrive.
+
+        A terminal that closes sends SIGHUP more than once, and so do some supervisors with SIGTERM;
+        only Ctrl-C is pressed by somebody who has lost patience.
+
+        Args:
+            arriving: The signals.
+            kill: What a second Ctrl-C does.
+        """
+        async for number in arriving:
+            if self.signum is None:
+                name = SIGNALS[signal.Signals(number)]
+                self._display.say(f"{name}: stopping (Ctrl-C once more kills at once)")
+                self.end(number)
+            elif number == signal.SIGINT:
+                self._display.say("Ctrl-C once more: killing at once")
+                await kill()
+
+    def lose_reader(self) -> None:
+        """End as other programs do whose output nobody reads any more."""
+        self.end(signal.SIGPIPE)
+
+    def end(self, signum: int) -> None:
+        """End everything in order; the first reason counts."""
+        if self.signum is None:
+            self.signum = signum
+            self.scope.cancel()
