@@ -12,7 +12,8 @@ from typing import Any
 import trio
 
 from trio_lifecycle import LifecycleConfig, LocalSpawner, Manual, Output
-from trio_lifecycle._proc import read_stat
+from trio_lifecycle._ports import reserve_port
+from trio_lifecycle._proc import ephemeral_ports, read_stat
 from trio_lifecycle.abc import SpawnRequest
 from trio_lifecycle.spawner._local_process import LocalProcess
 
@@ -78,9 +79,7 @@ def request(program: str, *args: str, **changes: Any) -> SpawnRequest:
     return SpawnRequest(program=program, args=args, **(usual | changes))
 
 
-async def spawn(
-    nursery: trio.Nursery, program: str, *args: str, **changes: Any
-) -> LocalProcess:
+async def spawn(nursery: trio.Nursery, program: str, *args: str, **changes: Any) -> LocalProcess:
     """Start a program as a lifecycle would, without waiting for anything."""
     process = await LocalSpawner().spawn(request(program, *args, **changes), nursery)
     assert isinstance(process, LocalProcess)
@@ -101,6 +100,12 @@ async def end(*processes: LocalProcess) -> None:
         with trio.fail_after(PATIENCE_S):
             await process.wait_gone()
         process.close()
+
+
+def free_port(host: str = "127.0.0.1") -> int:
+    """A port that nobody listens on, outside the range that the kernel serves itself from."""
+    with reserve_port(host, ephemeral=ephemeral_ports()) as port:
+        return port.number
 
 
 def lives(pid: int) -> bool:

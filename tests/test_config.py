@@ -297,6 +297,7 @@ def test_the_environment_of_a_configuration_can_not_be_changed() -> None:
     assert isinstance(env, Mapping)
     assert not hasattr(env, "__setitem__")
     assert not hasattr(env, "update")
+    assert 1 == len(env)
 
 
 @pytest.mark.fault(96)

@@ -36,6 +36,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_ports",
         "_proc",
         "_http",
+        "_loopback_http",
         "_output",
         "_posix_spawn",
         "_state_dir",

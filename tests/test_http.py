@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from tests.support import free_port, run_app
 from trio_lifecycle._http import HTTPClient
@@ -222,7 +223,6 @@ async def test_a_connection_that_is_reset_is_a_problem() -> None:
     async def reset(stream: trio.abc.Stream) -> None:
         assert isinstance(stream, trio.SocketStream)
         # Closing with bytes unread sends RST.
-        await stream.wait_readable() if hasattr(stream, "wait_readable") else None
         await trio.lowlevel.wait_readable(stream.socket)
         stream.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
@@ -302,7 +302,12 @@ async def endless_hints(stream: trio.abc.Stream) -> None:
         await stream.send_all(b"HTTP/1.1 103 Early Hints\r\n\r\n" * 100)
 
 
-HANGING = {"silence": hang, "drip": drip, "endless hints": endless_hints, "answers not": read_and_hang}
+HANGING = {
+    "silence": hang,
+    "drip": drip,
+    "endless hints": endless_hints,
+    "answers not": read_and_hang,
+}
 
 
 @pytest.mark.fault(22, 25)

@@ -70,5 +70,5 @@ def test_the_interval_is_1_percent_of_the_wait_between_1_ms_and_the_cap(
     assert pytest.approx(expected) == next_interval(elapsed, cap)
 
 
-def test_a_wait_of_5_seconds_sends_490_probes_or_so() -> None:
-    assert 480 <= probes_within(5.0, 0.1) <= 500
+def test_a_wait_of_5_seconds_sends_some_hundred_probes() -> None:
+    assert 450 <= probes_within(5.0, 0.1) < 600

@@ -5,7 +5,7 @@ import json
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -312,10 +312,8 @@ async def test_a_wrong_body_is_refused_with_a_sentence(body: bytes, part: str) -
 
 @given(st.binary() | st.text().map(str.encode))
 def test_a_body_is_an_object_or_a_value_error(body: bytes) -> None:
-    try:
+    with suppress(ValueError):
         assert isinstance(parse_body(body), dict)
-    except ValueError as error:
-        assert str(error)
 
 
 def test_a_long_problem_is_cut_off() -> None:

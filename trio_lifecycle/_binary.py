@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from stat import S_IWOTH
 
@@ -40,8 +41,9 @@ def find_binary(
         ConfigError: ``name`` is empty or holds a NUL, or ``search_path`` is no list of directories.
     """
     places = _places(_checked_name(name), _checked_directories(search_path), path)
-    near_misses = []
+    searched, near_misses = [], []
     for place in places:
+        searched.append(str(place.path))
         try:
             problem = place.problem()
         except (FileNotFoundError, NotADirectoryError):
@@ -53,7 +55,7 @@ def find_binary(
         if problem is None:
             return str(place.path)
         near_misses.append(f"{place.path} {problem}")
-    raise BinaryNotFoundError(name, tuple(str(place.path) for place in places), tuple(near_misses))
+    raise BinaryNotFoundError(name, tuple(searched), tuple(near_misses))
 
 
 @frozen
@@ -85,26 +87,27 @@ class _Place:
             return "is a symbolic link to what is not there"
 
 
-def _places(name: str, search_path: list[Path], path: str | None) -> list[_Place]:
-    """List where a program could be, each file once."""
+def _places(name: str, search_path: list[Path], path: str | None) -> Iterator[_Place]:
+    """Give where a program could be, one after the other, each file once."""
     if "/" in name:
-        return [_Place(Path(name).absolute(), asked_for=True)]
-    if path is None:
-        path = os.environ.get("PATH", "")
-    places = {directory / name: True for directory in (*search_path, *_beside_interpreter())}
-    for entry in map(Path, path.split(os.pathsep)):
-        if entry.is_absolute():
-            places.setdefault(entry / name, False)
-    return [_Place(file, asked_for) for file, asked_for in places.items()]
+        yield _Place(Path(name).absolute(), asked_for=True)
+        return
+    asked_for = dict.fromkeys([*search_path, *_beside_interpreter()])
+    for directory in asked_for:
+        yield _Place(directory / name, asked_for=True)
+    entries = os.environ.get("PATH", "") if path is None else path
+    for entry in dict.fromkeys(map(Path, entries.split(os.pathsep))):
+        if entry.is_absolute() and entry not in asked_for:
+            yield _Place(entry / name, asked_for=False)
 
 
-def _beside_interpreter() -> Iterator[Path]:
+@cache
+def _beside_interpreter() -> tuple[Path, ...]:
     # Not at the top: it takes 0.7 ms, and only programs that start something need it.
     import sysconfig
 
-    yield Path(sysconfig.get_path("scripts"))
-    if sys.executable:
-        yield Path(sys.executable).parent
+    scripts = Path(sysconfig.get_path("scripts"))
+    return (scripts, Path(sys.executable).parent) if sys.executable else (scripts,)
 
 
 def _checked_name(name: object) -> str:

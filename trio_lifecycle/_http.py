@@ -1,9 +1,11 @@
-"""Asking a URL over HTTP: the only file that says httpx."""
+"""Asking a URL anywhere over HTTP: the only file that says httpx."""
 
 import errno
+import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -22,8 +24,17 @@ _HEADERS: Final = {
 # Errors of connect(2) that mean: nothing is there. A time-out is not among them: it means that
 # nobody knows.
 _ABSENT: Final = frozenset(
-    {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL}
+    {
+        errno.ECONNREFUSED,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EADDRNOTAVAIL,
+        errno.EAFNOSUPPORT,  # no IPv6 here
+    }
 )
+
+# What a resolver says when it is sure (getaddrinfo(3)). With EAI_AGAIN and EAI_FAIL nobody knows.
+_NO_SUCH_HOST: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 
 class HTTPClient:
@@ -38,10 +49,6 @@ class HTTPClient:
     def __init__(self) -> None:
         self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
 
-    def prepare(self) -> None:
-        """Import httpx now, which takes some 80 ms once per program."""
-        self._transport("http")
-
     async def get(self, url: str) -> Answer:
         """Ask once; never raises for what a server does."""
         import httpx
@@ -51,21 +58,41 @@ class HTTPClient:
             context = await trio.to_thread.run_sync(ssl.create_default_context)
             self._transports["https"] = _transport(context)
         transport = self._transport(url.partition(":")[0])
+        connection = _Connection()
+        request = httpx.Request("GET", url, headers=_HEADERS, extensions={"trace": connection.note})
         try:
-            response = await transport.handle_async_request(
-                httpx.Request("GET", url, headers=_HEADERS)
-            )
+            response = await transport.handle_async_request(request)
             await response.aclose()
         except httpx.ConnectError as error:
             return _unconnected(error)
         except httpx.HTTPError as error:
             return Answer(None, f"gave no HTTP answer ({_reason(error)})")
+        finally:
+            connection.close()
         return Answer(response.status_code)
 
     def _transport(self, scheme: str) -> "httpx.AsyncHTTPTransport":
         if scheme not in self._transports:
             self._transports[scheme] = _transport(verify=False)
         return self._transports[scheme]
+
+
+class _Connection:
+    """The connection of one question; closed here, for httpcore forgets one whose TLS handshake is
+    cancelled.
+    """
+
+    def __init__(self) -> None:
+        self._streams: list[Any] = []
+
+    async def note(self, event: str, facts: Mapping[str, Any]) -> None:
+        """Take what httpcore's extension "trace" tells."""
+        if event == "connection.connect_tcp.complete":
+            self._streams.append(facts["return_value"])
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.get_extra_info("socket").close()
 
 
 def _transport(verify: ssl.SSLContext | bool) -> "httpx.AsyncHTTPTransport":
@@ -78,19 +105,13 @@ def _transport(verify: ssl.SSLContext | bool) -> "httpx.AsyncHTTPTransport":
 def _unconnected(error: Exception) -> Answer:
     for cause in _causes(error):
         if isinstance(cause, socket.gaierror):
-            return Answer(
-                None, f"has a host that can't be resolved ({cause.strerror})", absent=True
-            )
+            problem = f"has a host that can't be resolved ({cause.strerror})"
+            return Answer(None, problem, absent=cause.errno in _NO_SUCH_HOST)
         if isinstance(cause, OSError) and cause.errno in _ABSENT:
-            return refused(cause.errno)
+            return Answer(
+                None, f"could not be connected to ({os.strerror(cause.errno)})", absent=True
+            )
     return Answer(None, f"could not be connected to ({_reason(error)})")
-
-
-def refused(number: int) -> Answer:
-    """Give the answer of a place where nothing listens."""
-    if number == errno.ECONNREFUSED:
-        return Answer(None, "refused the connection", absent=True)
-    return Answer(None, f"could not be reached ({errno.errorcode[number]})", absent=True)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -106,4 +127,6 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    # Of a certificate that is not trusted only the innermost error speaks.
+    said = (str(cause) for cause in _causes(error))
+    return next(filter(None, said), type(error).__name__)

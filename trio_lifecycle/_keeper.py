@@ -1,6 +1,7 @@
 """The keeper: the task that has a daemon started, and owns it until its owner has left."""
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
@@ -42,23 +43,25 @@ class Keeper:
         # cancels it with its caller; the rest by the block and the stop ladder.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as services:
-                await self._begin(services)
+                await self._begin(self._launch.run, services)
                 if self._handle is not None:
                     await self._own(self._handle)
                 services.cancel_scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
     async def begin(self) -> None:
-        """Start the daemon and leave it to itself."""
+        """Start a daemon that was not found, and leave it to itself."""
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as services:
-                await self._begin(services)
+                await self._begin(self._launch.start, services)
                 services.cancel_scope.cancel()
 
-    async def _begin(self, services: trio.Nursery) -> None:
+    async def _begin(
+        self, attempt: Callable[[trio.Nursery], Awaitable[DaemonHandle]], services: trio.Nursery
+    ) -> None:
         try:
             with self._start:
-                self._handle = await self._launch.run(services)
+                self._handle = await attempt(services)
         except Exception as error:
             self._start_error = error
         finally:

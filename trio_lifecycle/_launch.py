@@ -2,7 +2,6 @@
 
 import logging
 import os
-import uuid
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from typing import Final
@@ -64,7 +63,7 @@ class Launch:
         self, config: LifecycleConfig, collaborators: Collaborators, *, detached: bool
     ) -> None:
         self.config = config
-        self.instance_id = uuid.uuid4().hex
+        self.instance_id = os.urandom(16).hex()
         self.diary = Diary(config.name, self.instance_id, collaborators.observer)
         self.process: Process | None = None
         self.stopper: Stopper | None = None
@@ -77,19 +76,30 @@ class Launch:
         self.held = AsyncExitStack()
 
     async def run(self, nursery: trio.Nursery) -> DaemonHandle:
-        """Look whether it runs; if not, prepare, spawn, and wait until it is ready.
-
-        Whatever is raised, cancellation included: no process is left of the attempt, and the diary
-            says so.
+        """Look whether it runs; if not, start it.
 
         Args:
             nursery: Where the tasks that serve the process run.
         """
+        return await self.find() or await self.start(nursery)
+
+    async def find(self) -> DaemonHandle | None:
+        """Look whether it runs already, and adopt it if it does."""
         self.diary.note(Starting)
         try:
             sighting = await self._look()
-            if sighting is not None:
-                return await self._adopt(sighting)
+            return None if sighting is None else await self._adopt(sighting)
+        except BaseException as error:
+            self._note_failure(error)
+            raise
+
+    async def start(self, nursery: trio.Nursery) -> DaemonHandle:
+        """Prepare, spawn, and wait until it is ready.
+
+        Whatever is raised, cancellation included: no process is left of the attempt, and the diary
+        says so.
+        """
+        try:
             async with AsyncExitStack() as wait:
                 request = await self._prepare(wait)
                 return await self._spawn(request, nursery)
@@ -334,9 +344,10 @@ async def check_all(name: str, checks: Sequence[Preflight]) -> None:
         except Exception as error:
             failures[number] = str(error) or type(error).__name__
 
-    async with trio.open_nursery() as nursery:
-        for number, preflight in enumerate(checks):
-            nursery.start_soon(check, number, preflight)
+    if checks:
+        async with trio.open_nursery() as nursery:
+            for number, preflight in enumerate(checks):
+                nursery.start_soon(check, number, preflight)
     if failures:
         raise PreflightError(name, tuple(text for _, text in sorted(failures.items())))
 

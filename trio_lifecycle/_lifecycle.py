@@ -178,7 +178,8 @@ class DaemonLifecycle:
                 if handle is not None:
                     return handle
                 self._left_running = None
-            return await self._leave_running(self._launch(detached=True))
+            launch = self._launch(detached=True)
+            return await launch.find() or await self._leave_running(launch)
 
     @trio.lowlevel.enable_ki_protection
     async def _leave_running(self, launch: Launch) -> DaemonHandle:
@@ -197,8 +198,7 @@ class DaemonLifecycle:
         if outcome is not None:
             raise outcome
         assert handle is not None
-        if handle.origin == "spawned":
-            self._left_running = launch
+        self._left_running = launch
         return handle
 
     async def stop(self, handle: DaemonHandle) -> StopReport:

@@ -1,5 +1,6 @@
 """How long to wait between two probes: a fraction of the time elapsed, within bounds."""
 
+import math
 from typing import Final
 
 # The first interval. A probe that is refused on loopback costs a tenth of it.
@@ -17,4 +18,6 @@ def next_interval(elapsed_s: float, longest_s: float) -> float:
         elapsed_s: Seconds since the first probe.
         longest_s: The cap; it wins over the shortest interval where it is below that.
     """
-    return min(max(SHORTEST_INTERVAL_S, elapsed_s * FRACTION_OF_ELAPSED), longest_s)
+    # In whole milliseconds, for epoll_wait(2) rounds up: 2.1 ms would become 3.
+    fraction = math.floor(elapsed_s * FRACTION_OF_ELAPSED / SHORTEST_INTERVAL_S)
+    return min(max(1, fraction) * SHORTEST_INTERVAL_S, longest_s)

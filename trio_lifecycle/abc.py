@@ -308,10 +308,6 @@ class Prober(ABC):
         time limit by cancelling.
         """
 
-    async def find_absent(self, url: str) -> Answer | None:
-        """Find out cheaply that nothing listens; None when something may."""
-        return None
-
     @abstractmethod
     async def owner_of(self, host: str, port: int) -> Process:
         """Give the process that listens at a loopback address.

@@ -81,7 +81,7 @@ class Display:
         self._last_words: list[str] = []
         self._name = "?"
         self._prefix = ""
-        self.awaited: Callable[[], str] = lambda: "it"
+        self.awaited: Callable[[], str] = lambda: ""
         self.last_seen: Callable[[], str] = lambda: ""
 
     def name(self, name: str) -> None:
@@ -113,7 +113,7 @@ class Display:
     def observe(self, event: Event) -> None:
         """Show an event; what comes after the daemon's last output is kept until `conclude`."""
         match event:
-            case Spawned():
+            case Spawned() if self.awaited():
                 self._begin(Wait(lambda: f"waiting for {self.awaited()}", self.last_seen))
             case Ready():
                 self.end_wait()

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from trio_lifecycle._markers import FREE_PORT, Marker, fill
+from trio_lifecycle._markers import CALLBACK_URL, FREE_PORT, Marker, fill
 from trio_lifecycle.abc import (
     ArmedReady,
     Prober,
@@ -20,14 +20,14 @@ class Watched(ReadyMode):
     Attributes:
         armed: The other mode at work, once the spawn is near.
         process: The daemon's process, once there is one.
-        target: What is waited for, in words.
+        target: What is waited for, in words; empty where there is no wait.
     """
 
     def __init__(self, mode: ReadyMode) -> None:
         self._mode = mode
         self.armed: ArmedReady | None = None
         self.process: Process | None = None
-        self.target = "its start"
+        self.target = ""
 
     def __repr__(self) -> str:
         return repr(self._mode)
@@ -51,7 +51,8 @@ class Watched(ReadyMode):
         """Note what will be waited for."""
         self.armed = await self._mode.arm(start)
         port = {} if start.port is None else {FREE_PORT: str(start.port)}
-        self.target = fill(" ".join(self._mode.texts), port) or "its callback"
+        callback = "its callback" if CALLBACK_URL in self._mode.markers else ""
+        self.target = fill(" ".join(self._mode.texts), port) or callback
         return _WatchedReady(self, self.armed)
 
     async def find_running(self, prober: Prober) -> Sighting | None:

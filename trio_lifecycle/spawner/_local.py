@@ -78,9 +78,7 @@ class LocalSpawner(Spawner):
         return LocalProber()
 
 
-def _take_over(
-    request: SpawnRequest, pid: int, output: FileOutput | PipedOutput
-) -> LocalProcess:
+def _take_over(request: SpawnRequest, pid: int, output: FileOutput | PipedOutput) -> LocalProcess:
     try:
         return LocalProcess.of_child(pid, output)
     except OSError as error:

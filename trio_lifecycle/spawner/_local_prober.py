@@ -1,13 +1,11 @@
 """Asking daemons on this machine, and finding the process behind an address."""
 
-import errno
 import os
-import socket
-from typing import Final
 
 import trio
 
-from trio_lifecycle._http import HTTPClient, refused
+from trio_lifecycle import _loopback_http
+from trio_lifecycle._http import HTTPClient
 from trio_lifecycle._proc import (
     all_stats,
     answering,
@@ -16,11 +14,8 @@ from trio_lifecycle._proc import (
     listeners,
     open_pidfd,
 )
-from trio_lifecycle._urls import host_of, loopback_addresses, port_of
 from trio_lifecycle.abc import Answer, Prober, Process
 from trio_lifecycle.spawner._found_process import FoundProcess, UnseenProcess
-
-_REFUSED: Final = errno.ECONNREFUSED
 
 
 class LocalProber(Prober):
@@ -31,28 +26,15 @@ class LocalProber(Prober):
         self._met: dict[int, FoundProcess] = {}
 
     async def prepare(self) -> None:
-        """Import httpx."""
-        self._client.prepare()
+        """Import what a question to this machine needs; httpx waits for the first to another."""
+        _loopback_http.prepare()
 
     async def get(self, url: str) -> Answer:
-        """Send one GET."""
-        return await self._client.get(url)
-
-    async def find_absent(self, url: str) -> Answer | None:
-        """Connect to a loopback address without waiting.
-
-        A refusal comes at once, for 15 us instead of a millisecond.
-        """
-        hosts = loopback_addresses(host_of(url))
-        if len(hosts) != 1:
-            return None
-        # Without a checkpoint a wait with a short interval would keep the loop to itself.
-        await trio.lowlevel.checkpoint()
-        family = socket.AF_INET6 if ":" in hosts[0] else socket.AF_INET
-        with socket.socket(family) as sock:
-            sock.setblocking(False)
-            error = sock.connect_ex((hosts[0], port_of(url)))
-        return refused(error) if error == _REFUSED else None
+        """Send one GET, over a loopback address by the shorter way."""
+        address = _loopback_http.loopback_address(url)
+        if address is None:
+            return await self._client.get(url)
+        return await _loopback_http.get(url, address)
 
     async def owner_of(self, host: str, port: int) -> Process:
         """Find who holds the listening socket.

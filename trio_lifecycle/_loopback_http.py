@@ -1,0 +1,90 @@
+"""Asking a URL of this machine over HTTP, on a connection that costs next to nothing to be refused.
+
+Waiting for a daemon is asking some hundred times whether it listens yet. On a loopback address
+connect(2) knows at once, so a refusal takes 20 us here, and the first connection that is taken
+carries the question itself.
+"""
+
+import errno
+import socket
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import trio
+
+
+from trio_lifecycle._reports import Answer
+from trio_lifecycle._urls import host_of, loopback_addresses, port_of
+from trio_lifecycle._version import __version__
+
+if TYPE_CHECKING:
+    import h11
+
+READ_BYTES: Final = 16_384
+
+
+@lru_cache(maxsize=1024)
+def loopback_address(url: str) -> tuple[str, int] | None:
+    """Give the one loopback address that a plain-text URL leads to; None for any other URL."""
+    hosts = loopback_addresses(host_of(url))
+    return (hosts[0], port_of(url)) if url.startswith("http:") and len(hosts) == 1 else None
+
+
+def prepare() -> None:
+    """Import the parser now, so that the first question is not late."""
+    import h11  # noqa: F401
+
+
+async def get(url: str, address: tuple[str, int]) -> Answer:
+    """Ask once; never raises for what a server does. A refusal comes without a checkpoint."""
+    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as sock:
+        sock.setblocking(False)
+        error = sock.connect_ex(address)
+        if error == errno.EINPROGRESS:
+            # What a loopback connection came to is known by now, unless its queue is full.
+            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error == errno.ECONNREFUSED:
+            return Answer(None, "refused the connection", absent=True)
+        try:
+            if error:
+                raise OSError(error, errno.errorcode[error])
+            return await _ask(trio.socket.from_stdlib_socket(sock), url)
+        except OSError as failure:
+            return Answer(None, f"gave no HTTP answer ({failure})")
+
+
+async def _ask(sock: trio.socket.SocketType, url: str) -> Answer:
+    import h11
+
+    connection = h11.Connection(h11.CLIENT)
+    question = connection.send(_request(url)) or b""
+    connection.send(h11.EndOfMessage())
+    while question:
+        question = question[await sock.send(question) :]
+    try:
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await sock.recv(READ_BYTES))
+            elif isinstance(event, h11.Response):
+                return Answer(event.status_code)
+            elif not isinstance(event, h11.InformationalResponse):
+                return Answer(None, "closed the connection without an answer")
+    except h11.RemoteProtocolError as error:
+        return Answer(None, f"gave no HTTP answer ({error})")
+
+
+@lru_cache(maxsize=1024)
+def _request(url: str) -> "h11.Request":
+    import h11
+
+    parts = urlsplit(url)
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    headers = {
+        "host": parts.netloc,
+        "user-agent": f"trio-lifecycle/{__version__}",
+        "accept": "*/*",
+        "connection": "close",
+    }
+    return h11.Request(method="GET", target=target, headers=list(headers.items()))
