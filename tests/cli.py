@@ -7,7 +7,8 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -25,6 +26,20 @@ PATIENCE_S = 20.0
 T = TypeVar("T")
 
 
+@contextmanager
+def nothing_ignored() -> Iterator[None]:
+    """Undo what nohup, or a shell that starts the tests with ``&``, would have us inherit."""
+    signums = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+    ignored = [signum for signum in signums if signal.getsignal(signum) is signal.SIG_IGN]
+    for signum in ignored:
+        signal.signal(signum, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for signum in ignored:
+            signal.signal(signum, signal.SIG_IGN)
+
+
 class Run:
     """A running ``trio-lifecycle``; what it writes is collected, and waited for."""
 
@@ -32,7 +47,8 @@ class Run:
         streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         # For those that run in another directory, from a checkout that is not installed.
         env = {**options.pop("env", os.environ), "PYTHONPATH": str(ROOT)}
-        self.process = subprocess.Popen([*command, *words], env=env, **(streams | options))
+        with nothing_ignored():
+            self.process = subprocess.Popen([*command, *words], env=env, **(streams | options))
         self._texts: dict[int, bytes] = {}
         self._names: dict[str, int] = {}
         self._pidfd = os.pidfd_open(self.process.pid)

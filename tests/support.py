@@ -127,6 +127,14 @@ async def wait_until_gone(pid: int) -> None:
         os.close(pidfd)
 
 
+def permitted(*command: str) -> bool:
+    """Whether a command succeeds here, such as one that needs rights."""
+    try:
+        return subprocess.run(command, capture_output=True, timeout=PATIENCE_S).returncode == 0
+    except OSError:
+        return False
+
+
 @contextmanager
 def bystander(*command: str) -> Iterator[int]:
     """A process that belongs to nobody, and lives until the end of the block."""

@@ -1,4 +1,4 @@
-"""Ready by callback: its own server against all that a client can do, and who may call."""
+"""Ready by callback: what is reported, who may call, and where it listens."""
 
 import os
 import subprocess

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import subprocess
 
 import pytest
 import trio
@@ -13,6 +12,7 @@ from tests.support import (
     bystander,
     end,
     lives,
+    permitted,
     python_daemon,
     run_app,
     shell_daemon,
@@ -75,9 +75,9 @@ async def numbers_of(heard: Heard, beginning: str, count: int) -> list[int]:
     """Wait until so many processes have said their numbers."""
     with trio.fail_after(PATIENCE_S):
         while True:
-            found = [line.split() for line in heard.lines if line.startswith(beginning)]
+            found = {int(line.split()[1]) for line in heard.lines if line.startswith(beginning)}
             if len(found) == count:
-                return sorted(int(words[1]) for words in found)
+                return sorted(found)
             await heard.news()
 
 
@@ -312,17 +312,8 @@ async def test_send_signal_reaches_the_main_process_alone() -> None:
 # --- numbers that are given again -----------------------------------------------------------------
 
 
-def namespaces_permitted() -> bool:
-    """Whether this user may make a pid namespace and choose numbers in it."""
-    script = "echo 400 > /proc/sys/kernel/ns_last_pid"
-    try:
-        done = subprocess.run([*NAMESPACE, "sh", "-c", script], capture_output=True, timeout=10)
-    except OSError:
-        return False
-    return done.returncode == 0
-
-
 NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+CHOOSE_A_NUMBER = (*NAMESPACE, "sh", "-c", "echo 400 > /proc/sys/kernel/ns_last_pid")
 
 RECYCLED = """
 import subprocess, trio.testing
@@ -385,7 +376,7 @@ trio.run(main, *sys.argv[1:])
 
 
 @pytest.mark.fault(44, 99)
-@pytest.mark.skipif(not namespaces_permitted(), reason="a pid namespace may not be made here")
+@pytest.mark.skipif(not permitted(*CHOOSE_A_NUMBER), reason="no pid namespace may be made")
 @pytest.mark.parametrize("what", ["leader lives", "leader ended"])
 @pytest.mark.parametrize("whose", ["owned", "detached", "adopted"])
 def test_a_stranger_that_got_the_number_is_never_signalled(what: str, whose: str) -> None:

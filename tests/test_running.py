@@ -274,4 +274,4 @@ async def test_all_checks_that_fail_are_reported_together_and_nothing_is_spawned
     assert ("the disk is full", "RuntimeError") == caught.value.failures
     assert 2.0 == pytest.approx(trio.current_time() - began)
     assert 0 == simulated.spawned
-    assert ["starting", "failed"] == trace.kinds
+    assert ["starting", "found", "failed"] == trace.kinds

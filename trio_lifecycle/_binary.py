@@ -101,13 +101,16 @@ def _places(name: str, search_path: list[Path], path: str | None) -> Iterator[_P
             yield _Place(entry / name, asked_for=False)
 
 
+def _beside_interpreter() -> list[Path]:
+    return [_scripts(), *([Path(sys.executable).parent] if sys.executable else [])]
+
+
 @cache
-def _beside_interpreter() -> tuple[Path, ...]:
+def _scripts() -> Path:
     # Not at the top: it takes 0.7 ms, and only programs that start something need it.
     import sysconfig
 
-    scripts = Path(sysconfig.get_path("scripts"))
-    return (scripts, Path(sys.executable).parent) if sys.executable else (scripts,)
+    return Path(sysconfig.get_path("scripts"))
 
 
 def _checked_name(name: object) -> str:

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from attrs import Attribute, field, frozen
 
@@ -60,14 +60,15 @@ def _is_encodable(text: str) -> bool:
     return True
 
 
-def _binary_name(value: object) -> str:
-    text = _text("binary_name", value)
+def _binary_name(name: "str | os.PathLike[str]") -> str:
+    text = _text("binary_name", name)
     if not text or text.endswith("/") or markers_in([text]):
         raise ConfigError("binary_name", f"{show(text)!r} names no program")
     return text
 
 
-def _args(value: object) -> tuple[str, ...]:
+def _args(args: Sequence["str | os.PathLike[str]"]) -> tuple[str, ...]:
+    value: object = args
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise ConfigError(
             "args", f'must be a list such as ["--port", "8080"], not one {type(value).__name__}'
@@ -75,7 +76,8 @@ def _args(value: object) -> tuple[str, ...]:
     return tuple(_text(f"args[{index}]", arg) for index, arg in enumerate(value))
 
 
-def _env(value: object) -> Mapping[str, str | None]:
+def _env(env: Mapping[str, "str | os.PathLike[str] | None"]) -> Mapping[str, str | None]:
+    value: object = env
     if not isinstance(value, Mapping):
         raise ConfigError(
             "env", f'must be a mapping such as {{"KEY": "value"}}, not {type(value).__name__}'
@@ -93,8 +95,8 @@ def _env(value: object) -> Mapping[str, str | None]:
     )
 
 
-def _directory(value: object) -> Path | None:
-    return None if value is None else _path("working_dir", value)
+def _directory(directory: "str | os.PathLike[str] | None") -> Path | None:
+    return None if directory is None else _path("working_dir", directory)
 
 
 def _path(name: str, value: object) -> Path:
@@ -104,7 +106,8 @@ def _path(name: str, value: object) -> Path:
     return Path(text)
 
 
-def _search_path(value: object) -> tuple[Path, ...]:
+def _search_path(directories: Sequence["str | os.PathLike[str]"]) -> tuple[Path, ...]:
+    value: object = directories
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise ConfigError(
             "search_path", f"must be a list of directories, not one {type(value).__name__}"
@@ -112,36 +115,44 @@ def _search_path(value: object) -> tuple[Path, ...]:
     return tuple(_path(f"search_path[{index}]", item) for index, item in enumerate(value))
 
 
-def _ready_mode(value: object) -> ReadyMode:
+def _is_ready_mode(config: object, attribute: "Attribute[ReadyMode]", value: object) -> None:
     if not isinstance(value, ReadyMode):
         raise ConfigError(
-            "ready_mode", f'must be a ready mode such as HealthCheck("http://..."), not {value!r}'
+            attribute.name, f'must be a ready mode such as HealthCheck("http://..."), not {value!r}'
         )
-    return value
 
 
-def _stop_ladder(value: object) -> StopLadder:
+def _is_stop_ladder(config: object, attribute: "Attribute[StopLadder]", value: object) -> None:
     if not isinstance(value, StopLadder):
         raise ConfigError(
-            "stop_ladder", f"must be a StopLadder((signal, seconds), ...), not {value!r}"
+            attribute.name, f"must be a StopLadder((signal, seconds), ...), not {value!r}"
         )
-    return value
 
 
-def _output(value: object) -> Output:
+def _is_output(config: object, attribute: "Attribute[Output]", value: object) -> None:
     if not isinstance(value, Output):
-        raise ConfigError("output", f"must be an Output(...), not {value!r}")
-    return value
+        raise ConfigError(attribute.name, f"must be an Output(...), not {value!r}")
 
 
-def _ready_timeout(value: object) -> float:
-    return check_seconds("ready_timeout", value)
-
-
-def _flag(value: object) -> bool:
+def _is_flag(config: object, attribute: "Attribute[bool]", value: object) -> None:
     if not isinstance(value, bool):
-        raise ConfigError("detach", f"must be True or False, not {value!r}")
-    return value
+        raise ConfigError(attribute.name, f"must be True or False, not {value!r}")
+
+
+def _ready_timeout(seconds: float) -> float:
+    return check_seconds("ready_timeout", seconds)
+
+
+class ConfigOptions(TypedDict, total=False):
+    """Fields of ``LifecycleConfig`` that ``with_health_check`` and ``with_callback`` pass on."""
+
+    env: Mapping[str, "str | os.PathLike[str] | None"]
+    working_dir: "str | os.PathLike[str] | None"
+    detach: bool
+    name: str
+    stop_ladder: StopLadder
+    output: Output
+    search_path: Sequence["str | os.PathLike[str]"]
 
 
 @frozen
@@ -178,16 +189,16 @@ class LifecycleConfig:
     args: tuple[str, ...] = field(default=(), converter=_args, kw_only=True)
     env: Mapping[str, str | None] = field(factory=dict, converter=_env, kw_only=True)
     working_dir: Path | None = field(default=None, converter=_directory, kw_only=True)
-    ready_mode: ReadyMode = field(converter=_ready_mode, kw_only=True)
+    ready_mode: ReadyMode = field(validator=_is_ready_mode, kw_only=True)
     ready_timeout: float = field(
         default=DEFAULT_READY_TIMEOUT_S, converter=_ready_timeout, kw_only=True
     )
-    detach: bool = field(default=False, converter=_flag, kw_only=True)
+    detach: bool = field(default=False, validator=_is_flag, kw_only=True)
     name: str = field(kw_only=True)
     stop_ladder: StopLadder = field(
-        default=DEFAULT_STOP_LADDER, converter=_stop_ladder, kw_only=True
+        default=DEFAULT_STOP_LADDER, validator=_is_stop_ladder, kw_only=True
     )
-    output: Output = field(factory=Output, converter=_output, kw_only=True)
+    output: Output = field(factory=Output, validator=_is_output, kw_only=True)
     search_path: tuple[Path, ...] = field(default=(), converter=_search_path, kw_only=True)
 
     @name.default

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from attrs import field, frozen
 
@@ -14,7 +14,8 @@ from trio_lifecycle._errors import ConfigError
 DEFAULT_TAIL_BYTES: Final = 65_536
 
 
-def _size(value: object) -> int:
+def _size(size: int) -> int:
+    value: object = size
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise ConfigError(
             "output.tail_bytes", f"must be a number of bytes, 0 or more, not {value!r}"
@@ -22,7 +23,11 @@ def _size(value: object) -> int:
     return value
 
 
-def _destination(value: object) -> "Path | IO[bytes] | IO[str] | Callable[[str], object] | None":
+Sink = Path | IO[bytes] | IO[str] | Callable[[str], object]
+
+
+def _sink(to: "Sink | str | os.PathLike[str] | None") -> "Sink | None":
+    value: object = to
     if value is None or callable(value):
         return value
     if isinstance(value, (str, os.PathLike)):
@@ -30,7 +35,8 @@ def _destination(value: object) -> "Path | IO[bytes] | IO[str] | Callable[[str],
         if isinstance(path, str) and path and "\0" not in path:
             return Path(path)
     elif callable(getattr(value, "write", None)):
-        return value  # type: ignore[return-value]  # a stream: anything that has write(); asked for no more than that
+        # A stream is anything that has write(); no more is asked of it.
+        return cast("Sink", value)
     raise ConfigError(
         "output.to",
         f"must be None, a path, a stream or a callable that takes a line, not {value!r}",
@@ -54,6 +60,4 @@ class Output:
     """
 
     tail_bytes: int = field(default=DEFAULT_TAIL_BYTES, converter=_size)
-    to: "Path | IO[bytes] | IO[str] | Callable[[str], object] | None" = field(
-        default=None, converter=_destination
-    )
+    to: Sink | None = field(default=None, converter=_sink)

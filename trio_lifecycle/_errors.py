@@ -18,7 +18,7 @@ def _quoted(output_tail: str) -> str:
 _TAIL_LINES = 20
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class LifecycleError(Exception):
     """Anything that this package reports; every other error of it is one of these.
 
@@ -33,7 +33,7 @@ class LifecycleError(Exception):
         return ", ".join(str(fact) for fact in self.args)
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class ConfigError(LifecycleError, ValueError):
     """A value in a configuration can't be meant; nothing was started.
 
@@ -49,7 +49,7 @@ class ConfigError(LifecycleError, ValueError):
         return f"{self.field}: {self.problem}"
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class BinaryNotFoundError(LifecycleError):
     """The program to start is not there, or what is there can't be started.
 
@@ -76,7 +76,7 @@ class BinaryNotFoundError(LifecycleError):
         )
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class PreflightError(LifecycleError):
     """A check before the start failed; nothing was started.
 
@@ -93,7 +93,7 @@ class PreflightError(LifecycleError):
         return f"{self.daemon} was not started, its preflight failed:{failures}"
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class SpawnError(LifecycleError):
     """The operating system would not start the program; no process is left.
 
@@ -115,7 +115,7 @@ class SpawnError(LifecycleError):
         return f"{self.daemon} could not be spawned: {self.problem}.{later}"
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class ReadyTimeoutError(LifecycleError):
     """The daemon runs but was not ready in time; it was stopped.
 
@@ -139,7 +139,7 @@ class ReadyTimeoutError(LifecycleError):
         )
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class ReadyError(LifecycleError):
     """The ready mode failed for good: waiting longer could not have helped. The daemon was stopped.
 
@@ -157,7 +157,7 @@ class ReadyError(LifecycleError):
         return f"{self.daemon} can't become ready: {self.problem}.{_quoted(self.output_tail)}"
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class DiedBeforeReadyError(LifecycleError):
     """The daemon ended while its readiness was awaited.
 
@@ -181,7 +181,7 @@ class DiedBeforeReadyError(LifecycleError):
         )
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class DaemonDiedError(LifecycleError):
     """The daemon ended while its owner still needed it; the owner's block was cancelled.
 
@@ -205,7 +205,7 @@ class DaemonDiedError(LifecycleError):
         )
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class ForeignDaemonError(LifecycleError):
     """Another program answers where this daemon should; it was left alone, and ours was stopped.
 
@@ -226,7 +226,7 @@ class ForeignDaemonError(LifecycleError):
         )
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class DaemonStateUnknownError(LifecycleError):
     """Whether the daemon runs can't be told, so nothing was started or stopped.
 
@@ -245,7 +245,7 @@ class DaemonStateUnknownError(LifecycleError):
         )
 
 
-@define(eq=False, slots=False, str=False)
+@define(eq=False, slots=False, repr=False)
 class StopError(LifecycleError):
     """SIGKILL was sent and a process of the daemon is still there.
 

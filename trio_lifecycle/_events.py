@@ -1,13 +1,22 @@
 """Event records: what happened to a daemon, frozen, readable as a sentence and as a dictionary."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
-from attrs import asdict, frozen
+from attrs import frozen
 
 from trio_lifecycle._status import describe_status
 
+EventT = TypeVar("EventT")
 
-@frozen(kw_only=True)
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+def _event(kind: type[EventT]) -> type[EventT]:
+    # What all events share is written once below: generating it for each would double the time
+    # that importing this package takes.
+    return frozen(kind, kw_only=True, slots=False, repr=False, eq=False)
+
+
+@_event
 class Event:
     """Something that happened to a daemon.
 
@@ -31,17 +40,29 @@ class Event:
 
         Facts that are unknown are left out.
         """
-        facts = {key: value for key, value in asdict(self).items() if value is not None}
+        facts = {key: value for key, value in vars(self).items() if value is not None}
         return {"event": self.kind} | facts
 
     def __str__(self) -> str:
         return f"{self.name} {self._sentence()}"
 
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{key}={value!r}" for key, value in vars(self).items())
+        return f"{type(self).__name__}({facts})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other):
+            return NotImplemented
+        return vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
+
     def _sentence(self) -> str:
         return self.kind
 
 
-@frozen(kw_only=True)
+@_event
 class Starting(Event):
     """Somebody wants the daemon; whether it runs already is looked at next."""
 
@@ -51,7 +72,7 @@ class Starting(Event):
         return "is wanted"
 
 
-@frozen(kw_only=True)
+@_event
 class Found(Event):
     """The program's file was found; its preflight comes next."""
 
@@ -62,7 +83,7 @@ class Found(Event):
         return f"is {self.path}"
 
 
-@frozen(kw_only=True)
+@_event
 class Adopted(Event):
     """The daemon ran already and is used as it is."""
 
@@ -75,7 +96,7 @@ class Adopted(Event):
         return f"runs already{process}" + ("" if self.url is None else f", at {self.url}")
 
 
-@frozen(kw_only=True)
+@_event
 class Spawned(Event):
     """The daemon's process exists; its readiness is awaited from here on."""
 
@@ -86,7 +107,7 @@ class Spawned(Event):
         return f"started as process {self.pid}"
 
 
-@frozen(kw_only=True)
+@_event
 class Ready(Event):
     """The daemon is up: alive, and its ready mode says so."""
 
@@ -102,7 +123,7 @@ class Ready(Event):
         )
 
 
-@frozen(kw_only=True)
+@_event
 class Died(Event):
     """The daemon ended although nobody had asked it to."""
 
@@ -114,7 +135,7 @@ class Died(Event):
         return describe_status(self.status)
 
 
-@frozen(kw_only=True)
+@_event
 class Stopping(Event):
     """The daemon is being asked to go: one event for each rung of the stop ladder."""
 
@@ -126,7 +147,7 @@ class Stopping(Event):
         return f"gets {self.rung}"
 
 
-@frozen(kw_only=True)
+@_event
 class Stopped(Event):
     """The daemon was seen to be gone, with every process of it that its owner could see."""
 
@@ -140,7 +161,7 @@ class Stopped(Event):
         return f"stopped after {self.seconds:.2f} s ({describe_status(self.status)})"
 
 
-@frozen(kw_only=True)
+@_event
 class Failed(Event):
     """The start came to nothing; no process is left of it."""
 
@@ -152,9 +173,9 @@ class Failed(Event):
         return f"did not start: {self.reason}"
 
 
-@frozen(kw_only=True)
+@_event
 class Left(Event):
-    """The owner's block ended and the daemon was left running: it was adopted, or detached."""
+    """The owner's block ended, and the daemon, which was adopted, was left running."""
 
     kind: ClassVar[str] = "left"
     pid: int | None

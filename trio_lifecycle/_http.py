@@ -127,6 +127,6 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _reason(error: Exception) -> str:
-    # Of a certificate that is not trusted only the innermost error speaks.
-    said = (str(cause) for cause in _causes(error))
+    # The innermost error says most: of a certificate that is not trusted, only that one speaks.
+    said = (str(cause) for cause in reversed(_causes(error)))
     return next(filter(None, said), type(error).__name__)

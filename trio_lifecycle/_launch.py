@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -13,6 +14,7 @@ from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._destination import Output
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._errors import (
+    ConfigError,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     LifecycleError,
@@ -177,9 +179,9 @@ class Launch:
     async def _prepare(self, wait: AsyncExitStack) -> SpawnRequest:
         """Do everything that can fail before there is a process."""
         config = self.config
-        await check_all(config.name, self._by.preflight)
         program = await self._by.spawner.find_binary(config.binary_name, config.search_path)
         self.diary.note(Found, path=program)
+        await check_all(config.name, self._by.preflight)
         output = self._detached_output() if self._detached else config.output
         values = await self._choose_port()
         port = int(values[FREE_PORT]) if values else None
@@ -226,6 +228,12 @@ class Launch:
 
     def _detached_output(self) -> Output:
         output = self.config.output
+        if output.to is not None and not isinstance(output.to, Path):
+            raise ConfigError(
+                "output.to",
+                f"{self.config.name} is to outlive this program, so its output can only go to a "
+                "file: give a path, or nothing for a file in the state directory",
+            )
         if output.to is None:
             path = log_path(os.environ, self.config.name)
             try:

@@ -1,12 +1,13 @@
 """The lifecycle of a daemon: started on demand, ready, watched, gone with its owner."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from os import PathLike
+from typing import Final, Unpack
 
 import trio
 
-from trio_lifecycle._config import LifecycleConfig
+from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, ConfigOptions, LifecycleConfig
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._keeper import Keeper
@@ -18,7 +19,7 @@ from trio_lifecycle.ready._health import HealthCheck
 from trio_lifecycle.spawner._local import LocalSpawner
 
 # A model of 40 GB comes from a cold disk in minutes.
-DEFAULT_CALLBACK_TIMEOUT_S = 300.0
+DEFAULT_CALLBACK_TIMEOUT_S: Final = 300.0
 
 
 class DaemonLifecycle:
@@ -55,19 +56,25 @@ class DaemonLifecycle:
         binary_name: str,
         url: str,
         args: Sequence[str | PathLike[str]] = (),
+        ready_timeout: float = DEFAULT_READY_TIMEOUT_S,
         *,
-        env: Mapping[str, str | None] | None = None,
         spawner: Spawner | None = None,
         preflight: Iterable[Preflight] = (),
         observer: Observer | None = None,
+        **options: Unpack[ConfigOptions],
     ) -> "DaemonLifecycle":
-        """Describe a service that is ready when ``url`` answers, within 30 s.
+        """Describe a service that is ready when ``url`` answers, within ``ready_timeout`` seconds.
 
         It may outlive its starter: ``ensure_running()`` may be used alone. The owned forms own it
-        all the same.
+        all the same. ``options`` are further fields of ``LifecycleConfig``, such as ``name=``.
         """
+        options.setdefault("detach", True)
         config = LifecycleConfig(
-            binary_name, args=args, env=env or {}, ready_mode=HealthCheck(url), detach=True
+            binary_name,
+            args=args,
+            ready_mode=HealthCheck(url),
+            ready_timeout=ready_timeout,
+            **options,
         )
         return cls(config, spawner=spawner, preflight=preflight, observer=observer)
 
@@ -78,22 +85,22 @@ class DaemonLifecycle:
         args: Sequence[str | PathLike[str]] = (),
         ready_timeout: float = DEFAULT_CALLBACK_TIMEOUT_S,
         *,
-        env: Mapping[str, str | None] | None = None,
         spawner: Spawner | None = None,
         preflight: Iterable[Preflight] = (),
         observer: Observer | None = None,
+        **options: Unpack[ConfigOptions],
     ) -> "DaemonLifecycle":
         """Describe a worker that calls back when it is ready, within ``ready_timeout`` seconds.
 
         It finds the URL to post to in ``TRIO_LIFECYCLE_CALLBACK_URL``, and wherever CALLBACK_URL
-        stands.
+        stands. ``options`` are further fields of ``LifecycleConfig``, such as ``name=``.
         """
         config = LifecycleConfig(
             binary_name,
             args=args,
-            env=env or {},
             ready_mode=Callback(),
             ready_timeout=ready_timeout,
+            **options,
         )
         return cls(config, spawner=spawner, preflight=preflight, observer=observer)
 
@@ -114,9 +121,13 @@ class DaemonLifecycle:
         block itself raises leaves as it entered, with a note when the daemon had died.
 
         Raises:
-            BinaryNotFoundError, PreflightError, SpawnError: It was not started.
-            DiedBeforeReadyError, ReadyTimeoutError, ReadyError, ForeignDaemonError: It did not
-                become ready, and is gone.
+            BinaryNotFoundError: There is no such program.
+            PreflightError: A check failed, so it was not started.
+            SpawnError: The system would not start it.
+            DiedBeforeReadyError: It ended before it was ready.
+            ReadyTimeoutError: It was not ready in time, and is gone.
+            ReadyError: It could not become ready, and is gone.
+            ForeignDaemonError: Another program answered in its place; ours is gone.
             DaemonDiedError: It died while the block ran.
             DaemonStateUnknownError: Something is where the daemon should be, but can't be told to
                 be up.
@@ -169,8 +180,7 @@ class DaemonLifecycle:
                 "detach",
                 f"{self.config.name} is not detached, so it needs an owner: "
                 "use 'async with lifecycle.running()', "
-                "'nursery.start(lifecycle.run)' or a daemon nursery;"
-                " or say detach=True to leave it running",
+                "'nursery.start(lifecycle.run)'; or say detach=True to leave it running",
             )
         async with self._turn:
             if self._left_running is not None:

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import trio
 
-
 from trio_lifecycle._reports import Answer
 from trio_lifecycle._urls import host_of, loopback_addresses, port_of
 from trio_lifecycle._version import __version__

@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 import trio
 
-from trio_lifecycle._destination import Output
+from trio_lifecycle._destination import Output, Sink
 from trio_lifecycle._framing import LineFramer
 from trio_lifecycle.abc import Process
 
@@ -177,9 +177,7 @@ class Destination:
     One that fails is logged once and gets no more.
     """
 
-    def __init__(
-        self, name: str, to: "Path | IO[bytes] | IO[str] | Callable[[str], object] | None"
-    ) -> None:
+    def __init__(self, name: str, to: Sink | None) -> None:
         self._name = name
         self._file: int | None = None
         self.takes_lines = False

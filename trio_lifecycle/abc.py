@@ -266,10 +266,7 @@ class ArmedReady(ABC):
     @property
     @abstractmethod
     def last_seen(self) -> str:
-        """What was seen last, as a part of a sentence: ``its last answer at http://...
-
-        Was 503``.
-        """
+        """What was seen last, as a part of a sentence such as ``no callback came``."""
 
     @abstractmethod
     async def wait(self, process: Process) -> Report:

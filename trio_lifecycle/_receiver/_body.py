@@ -1,6 +1,5 @@
 """What the body of a callback may say: a JSON object, in which four keys have a meaning."""
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -30,6 +29,8 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 
 def _load(body: bytes) -> Any:
+    import json  # not at the top: few programs that import this package get callbacks
+
     try:
         value = json.loads(body, parse_constant=_refuse_constant)
     except ValueError as error:

@@ -1,6 +1,5 @@
 """What a callback is answered, and the limits that it is held to."""
 
-import json
 from collections.abc import Callable
 from typing import Final
 
@@ -55,6 +54,8 @@ class Reply:
     @property
     def body(self) -> bytes:
         """The answer as JSON: ``{"ready": true}``, or false with the problem."""
+        import json  # not at the top: few programs that import this package get callbacks
+
         said = {"ready": False, "problem": self.problem} if self.problem else {"ready": True}
         return json.dumps(said).encode()
 

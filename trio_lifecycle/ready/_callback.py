@@ -33,13 +33,15 @@ _BACKLOG: Final = 65_535
 _LAST_LOOK_S: Final = 0.05
 
 
-def _receiver(value: object) -> CallbackReceiver | None:
+def _receiver(receiver: CallbackReceiver | None) -> CallbackReceiver | None:
+    value: object = receiver
     if value is None or isinstance(value, CallbackReceiver):
         return value
     raise ConfigError("receiver", f"must be a CallbackReceiver or None, not {value!r}")
 
 
-def _host(value: object) -> str:
+def _host(address: str) -> str:
+    value: object = address
     host = DEFAULT_HOST if value == "localhost" else value
     try:
         good = isinstance(host, str) and "%" not in host and ipaddress.ip_address(host)
@@ -115,7 +117,8 @@ def _listen(host: str) -> socket.socket:
 
 
 def _authority(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
+    address: tuple[str, int] = listener.getsockname()[:2]
+    host, port = address
     host = {"0.0.0.0": DEFAULT_HOST, "::": "::1"}.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -1,9 +1,7 @@
 """A small HTTP server for callbacks: h11 on a listener of its own, hardened against callers."""
 
 import logging
-import resource
 import socket
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import trio
@@ -223,6 +221,8 @@ def _rehearse() -> None:
 
 
 def _encode(reply: Reply) -> bytes:
+    from http import HTTPStatus
+
     # By hand, since one fixed form must serve every request, also one that h11 could not read.
     fields = [*reply.headers, (b"connection", b"close")]
     header = b"".join(b"%b: %b\r\n" % field for field in fields)
@@ -243,5 +243,7 @@ async def _linger(connection: socket.socket) -> None:
 
 
 def _descriptor_limit() -> int:
+    import resource
+
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _MOST_CONNECTIONS * _DESCRIPTOR_SHARE if soft == resource.RLIM_INFINITY else soft

@@ -31,15 +31,15 @@ DEFAULT_INTERVAL_S: Final = 0.1
 DEFAULT_PROBE_TIMEOUT_S: Final = 1.0
 
 
-def _url(value: object) -> str:
+def _url(value: str) -> str:
     return check_url("url", value)
 
 
-def _interval(value: object) -> float:
+def _interval(value: float) -> float:
     return check_seconds("interval", value)
 
 
-def _probe_timeout(value: object) -> float:
+def _probe_timeout(value: float) -> float:
     return check_seconds("probe_timeout", value)
 
 

@@ -32,9 +32,9 @@ _TOO_BIG: Final = (
 class LocalSpawner(Spawner):
     """Starts daemons on this machine, each in a session of its own.
 
-    The daemon's process group goes with its owner: after an exception, a cancellation, Ctrl-C. It
-    does not survive the SIGKILL of this program, and a process that left the group by ``setsid`` is
-    not followed.
+    The daemon's process group goes with its owner: after an exception, a cancellation, Ctrl-C. Not
+    when this program itself is killed by SIGKILL; and a process that has left the group, by
+    ``setsid`` or as a job of an interactive shell, is not followed.
     """
 
     async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> Process:
