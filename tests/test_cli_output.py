@@ -191,6 +191,14 @@ def test_when_nobody_reads_its_output_it_stops_the_daemon_and_exits(
         assert not is_alive(pid)
 
 
+def test_a_reader_of_events_that_goes_is_noticed_while_nothing_happens() -> None:
+    with run("--json", "--", *SLEEP) as running:
+        pid = running.event("ready")["pid"]
+        running.close("stdout")
+        assert 141 == running.end()
+        assert not is_alive(pid)
+
+
 def test_the_head_of_the_events_ends_the_rest() -> None:
     script = f"{' '.join(COMMAND)} run --json -- sleep 600 | head -n 1; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=30)

@@ -19,10 +19,8 @@ import pytest
 from trio_lifecycle import _proc
 from trio_lifecycle._proc import (
     all_stats,
-    boot_id,
     command_line,
     ephemeral_ports,
-    has_proc,
     has_variable,
     holds_socket,
     is_descendant,
@@ -118,29 +116,6 @@ def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes | OSError]:
 
 
 # --- this machine ---------------------------------------------------------------------------------
-
-
-def test_proc_is_there() -> None:
-    assert has_proc()
-
-
-@pytest.mark.parametrize("link", ["1", "self"])
-def test_proc_of_other_process_numbers_is_none(monkeypatch: pytest.MonkeyPatch, link: str) -> None:
-    monkeypatch.setattr(Path, "readlink", lambda _: Path(link))
-    assert not has_proc()
-
-
-def test_proc_that_is_not_mounted_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_: Path) -> Path:
-        raise FileNotFoundError
-
-    monkeypatch.setattr(Path, "readlink", refuse)
-    assert not has_proc()
-
-
-def test_boot_id_stays_the_same() -> None:
-    assert 36 == len(boot_id())
-    assert boot_id() == boot_id()
 
 
 def test_kernels_own_ports_contain_the_one_it_gives_for_port_0() -> None:

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from stat import S_IWOTH
-
-from attrs import frozen
+from typing import NamedTuple
 
 from trio_lifecycle._errors import BinaryNotFoundError, ConfigError
 from trio_lifecycle._executable import find_problem
@@ -58,8 +57,7 @@ def find_binary(
     raise BinaryNotFoundError(name, tuple(searched), tuple(near_misses))
 
 
-@frozen
-class _Place:
+class _Place(NamedTuple):
     """Where a program could be.
 
     Attributes:

@@ -6,9 +6,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import BinaryIO, Final
-
-from attrs import frozen
+from typing import BinaryIO, Final, NamedTuple
 
 # What execve(2) reads of a file to tell its kind (BINPRM_BUF_SIZE).
 _HEAD_BYTES: Final = 256
@@ -104,8 +102,7 @@ def _find_problem_of_script(head: bytes, depth: int) -> str | None:
 # --- ELF ------------------------------------------------------------------------------------------
 
 
-@frozen
-class _Kind:
+class _Kind(NamedTuple):
     """What an ELF file is made for.
 
     Attributes:

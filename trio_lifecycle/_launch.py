@@ -5,10 +5,10 @@ import os
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import trio
-from attrs import evolve, frozen
+from attrs import evolve
 
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._destination import Output
@@ -48,8 +48,7 @@ _log: Final = logging.getLogger("trio_lifecycle")
 _DISARM_PATIENCE_S: Final = 1.0
 
 
-@frozen
-class Collaborators:
+class Collaborators(NamedTuple):
     """Who works for a lifecycle: everything that is not a property of the daemon."""
 
     spawner: Spawner
@@ -128,17 +127,22 @@ class Launch:
         assert self.stopper is not None
         if self.stopper.asked and self.process is not None:
             await self.process.wait_gone()
-        if self.process is None or self.process.ended:
+        if self.process is None or self._has_ended():
             return None
         assert self._armed is not None
         began = trio.current_time()
         with trio.move_on_after(self.config.ready_timeout):
             while await self._armed.ask(self.process) is None:
+                if self._has_ended():
+                    return None
                 waited = trio.current_time() - began
                 await trio.sleep(next_interval(waited, _LOOK_INTERVAL_S))
             return self._handle
         problem = f"process {self.process.pid} is alive, but {self._armed.last_seen}"
         raise DaemonStateUnknownError(self.config.name, problem)
+
+    def _has_ended(self) -> bool:
+        return self.process is None or self.process.ended
 
     # --- look ---
 

@@ -1,12 +1,10 @@
 """Listeners: which of the sockets on a port the kernel gives a connection to."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from attrs import frozen
 
-
-@frozen
-class Listener:
+class Listener(NamedTuple):
     """A TCP socket that waits for connections.
 
     Attributes:

@@ -6,6 +6,7 @@ carries the question itself.
 """
 
 import errno
+import os
 import socket
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 16_384
 
+# What a machine without IPv6 says of ::1, such as most containers.
+_NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EAFNOSUPPORT})
+
 
 @lru_cache(maxsize=1024)
 def loopback_address(url: str) -> tuple[str, int] | None:
@@ -37,20 +41,21 @@ def prepare() -> None:
 
 async def get(url: str, address: tuple[str, int]) -> Answer:
     """Ask once; never raises for what a server does. A refusal comes without a checkpoint."""
-    with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as sock:
-        sock.setblocking(False)
-        error = sock.connect_ex(address)
-        if error == errno.EINPROGRESS:
-            # What a loopback connection came to is known by now, unless its queue is full.
-            error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if error == errno.ECONNREFUSED:
-            return Answer(None, "refused the connection", absent=True)
-        try:
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as sock:
+            sock.setblocking(False)
+            error = sock.connect_ex(address)
+            if error == errno.EINPROGRESS:
+                # What a loopback connection came to is known by now, unless its queue is full.
+                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error == errno.ECONNREFUSED:
+                return Answer(None, "refused the connection", absent=True)
             if error:
-                raise OSError(error, errno.errorcode[error])
+                raise OSError(error, os.strerror(error))
             return await _ask(trio.socket.from_stdlib_socket(sock), url)
-        except OSError as failure:
-            return Answer(None, f"gave no HTTP answer ({failure})")
+    except OSError as failure:
+        is_missing = ":" in address[0] and failure.errno in _NO_IPV6
+        return Answer(None, f"gave no HTTP answer ({failure})", absent=is_missing)
 
 
 async def _ask(sock: trio.socket.SocketType, url: str) -> Answer:

@@ -7,8 +7,9 @@ numbers are given again. A zombie counts as gone, and so does what vanishes unde
 import errno
 import os
 import signal
+import socket
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -28,17 +29,14 @@ __all__ = [
     "Listener",
     "Stat",
     "all_stats",
-    "answering",
-    "boot_id",
     "command_line",
     "connection_uid",
     "ephemeral_ports",
-    "has_proc",
     "has_variable",
     "holder_of",
     "holds_socket",
     "is_descendant",
-    "listeners",
+    "listeners_at",
     "open_pidfd",
     "read_stat",
     "signal_process",
@@ -60,23 +58,6 @@ _ABSENT: Final = (FileNotFoundError, ProcessLookupError, NotADirectoryError, Per
 
 
 # --- this machine ---------------------------------------------------------------------------------
-
-
-def has_proc() -> bool:
-    """Say whether /proc is there and shows the process numbers that this program uses itself."""
-    try:
-        return Path("/proc/self").readlink() == Path(str(os.getpid()))
-    except OSError:
-        return False
-
-
-def boot_id() -> str:
-    """Name this boot of the machine; process numbers and start times mean nothing in another.
-
-    Raises:
-        OSError: There is no /proc.
-    """
-    return _read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
 def ephemeral_ports() -> range:
@@ -304,16 +285,36 @@ def _never_ours(stats: Mapping[int, Stat]) -> Collection[int]:
 # --- who listens, who calls -----------------------------------------------------------------------
 
 
-def listeners(port: int) -> list[Listener]:
-    """List who listens on a TCP port of this machine, at any address, IPv4 first."""
+def listeners_at(host: str, port: int) -> list[Listener]:
+    """List who would get a connection to a loopback address; ``answering`` says when it is several.
+
+    The address's own family is asked first: one that listens at exactly this address leaves none
+    for the other family.
+    """
+    families = (
+        (socket.AF_INET6, socket.AF_INET) if ":" in host else (socket.AF_INET, socket.AF_INET6)
+    )
+    found: list[Listener] = []
+    for family in families:
+        found += _listeners(family, port)
+        best = answering(found, host)
+        if any(listener.address == host for listener in best):
+            break
+    return answering(found, host)
+
+
+def _listeners(family: socket.AddressFamily, port: int) -> Iterator[Listener]:
     try:
-        sockets = listening_sockets(port)
+        sockets = listening_sockets(family, port)
     except OSError:
-        sockets = [row for row in _tcp_table() if row.state == LISTEN and row.local[1] == port]
-    return [
-        Listener(row.local[0], port, row.inode, row.uid, row.interface, row.ipv6_only)
-        for row in sockets
-    ]
+        sockets = [row for row in _tcp_table() if _is_listening(row, family, port)]
+    for row in sockets:
+        yield Listener(row.local[0], port, row.inode, row.uid, row.interface, row.ipv6_only)
+
+
+def _is_listening(row: TCPSocket, family: socket.AddressFamily, port: int) -> bool:
+    is_ipv6 = ":" in row.local[0]
+    return row.state == LISTEN and row.local[1] == port and is_ipv6 == (family == socket.AF_INET6)
 
 
 def connection_uid(local: tuple[str, int], remote: tuple[str, int]) -> tuple[int, int] | None:
@@ -364,19 +365,15 @@ def _is_socket(link: str, inode: int) -> bool:
         return False
 
 
-def holder_of(inode: int, candidates: Iterable[int] | None = None) -> int | None:
+def holder_of(inode: int) -> int | None:
     """Find a process that has a descriptor of this socket.
 
-    Args:
-        inode: The socket.
-        candidates: Which processes to look at, in order. None is all of them, which takes some 3
-            microseconds for each descriptor that is open on the machine.
+    It takes some 3 microseconds for each descriptor that is open on the machine.
 
     Returns:
         None when none is found. It may then be another user's, which can't be looked at.
     """
-    pids = _all_pids() if candidates is None else candidates
-    return next((pid for pid in pids if holds_socket(pid, inode)), None)
+    return next((pid for pid in _all_pids() if holds_socket(pid, inode)), None)
 
 
 def _tcp_table() -> Iterator[TCPSocket]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from attrs import field, frozen
 
@@ -22,8 +22,7 @@ class Report:
     facts: Mapping[str, Any] = field(factory=dict)
 
 
-@frozen
-class Sighting:
+class Sighting(NamedTuple):
     """What was found where a daemon would answer, before anything is spawned.
 
     Attributes:
@@ -46,8 +45,7 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-@frozen
-class Answer:
+class Answer(NamedTuple):
     """What came back from asking a URL once.
 
     Attributes:

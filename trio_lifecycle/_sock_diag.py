@@ -9,9 +9,7 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
-from typing import Final
-
-from attrs import frozen
+from typing import Final, NamedTuple
 
 # include/net/tcp_states.h
 LISTEN: Final = 10
@@ -36,16 +34,11 @@ _REQUEST: Final = struct.Struct("=BBBxI 2s2s 16s16s III")
 _ANSWER: Final = struct.Struct("=BBBB 2s2s 16s16s III IIIII")
 _ATTRIBUTE: Final = struct.Struct("=HH")
 
-# The kernel writes its answer before send() returns. A wait at all means that a sandbox swallowed
-# the question, and the event loop must not hang on it.
-_PATIENCE_S: Final = 1.0
-
 # A dump comes in messages of at most 32 KiB (netlink_dump in net/netlink/af_netlink.c).
 _BUFFER_BYTES: Final = 65_536
 
 
-@frozen
-class TCPSocket:
+class TCPSocket(NamedTuple):
     """One TCP socket.
 
     Attributes:
@@ -68,18 +61,13 @@ class TCPSocket:
     ipv6_only: bool = False
 
 
-def listening_sockets(port: int) -> list[TCPSocket]:
-    """List the sockets that listen on a port, IPv4 first.
+def listening_sockets(family: socket.AddressFamily, port: int) -> list[TCPSocket]:
+    """List the sockets of a family that listen on a port.
 
     Raises:
         OSError: The kernel does not answer such questions here.
     """
-    return [
-        found
-        for family in (socket.AF_INET, socket.AF_INET6)
-        for found in _ask(_dump_request(family, port))
-        if found.state == LISTEN
-    ]
+    return [found for found in _ask(_dump_request(family, port)) if found.state == LISTEN]
 
 
 def find_connection(local: tuple[str, int], remote: tuple[str, int]) -> TCPSocket | None:
@@ -129,21 +117,26 @@ def _question(
 def _ask(question: bytes) -> list[TCPSocket]:
     if sys.platform != "linux":
         raise OSError(errno.EOPNOTSUPP, "sock_diag is Linux's")
-    found: list[TCPSocket] = []
-    is_dump = bool(_HEADER.unpack_from(question)[2] & _NLM_F_DUMP)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
-        kernel.settimeout(_PATIENCE_S)
-        kernel.sendto(question, (0, 0))
-        while True:
-            for kind, body in _messages(kernel.recv(_BUFFER_BYTES)):
-                if kind == _NLMSG_DONE:
-                    return found
-                if kind == _NLMSG_ERROR:
-                    number = -int.from_bytes(body[:4], sys.byteorder, signed=True)
-                    raise OSError(number, os.strerror(number))
-                found.append(_parse(body))
-            if not is_dump:
-                return found
+        # The kernel writes its answer before send() returns. What can't be received at once never
+        # comes, for a sandbox swallowed the question; the event loop must not hang on it.
+        kernel.setblocking(False)
+        return list(_answers(kernel, question))
+
+
+def _answers(kernel: socket.socket, question: bytes) -> Iterator[TCPSocket]:
+    is_dump = bool(_HEADER.unpack_from(question)[2] & _NLM_F_DUMP)
+    kernel.sendto(question, (0, 0))
+    while True:
+        for kind, body in _messages(kernel.recv(_BUFFER_BYTES)):
+            if kind == _NLMSG_DONE:
+                return
+            if kind == _NLMSG_ERROR:
+                number = -int.from_bytes(body[:4], sys.byteorder, signed=True)
+                raise OSError(number, os.strerror(number))
+            yield _parse(body)
+        if not is_dump:
+            return
 
 
 def _messages(buffer: bytes) -> Iterator[tuple[int, bytes]]:

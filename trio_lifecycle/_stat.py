@@ -1,10 +1,9 @@
 """What the kernel says of one process."""
 
-from attrs import frozen
+from typing import NamedTuple
 
 
-@frozen
-class Stat:
+class Stat(NamedTuple):
     """One process, as it was when it was looked at.
 
     Attributes:

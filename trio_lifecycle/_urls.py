@@ -5,6 +5,7 @@ Checked when they are written down, so that a probe never trips over one.
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -104,17 +105,21 @@ def _is_idna(host: str) -> bool:
         return False
 
 
+# Asked at every probe, always for the same few.
+@lru_cache(maxsize=1024)
 def port_of(url: str) -> int:
     """Give the port that a checked URL, with its markers filled in, leads to."""
     parts = urlsplit(url)
     return parts.port or _DEFAULT_PORTS[parts.scheme]
 
 
+@lru_cache(maxsize=1024)
 def host_of(url: str) -> str:
     """Give the host of a checked URL, in lower case and without brackets."""
     return urlsplit(url).hostname or ""
 
 
+@lru_cache(maxsize=1024)
 def loopback_addresses(host: str) -> tuple[str, ...]:
     """Give the loopback addresses that a host means on this machine, in the order to try.
 

@@ -8,8 +8,7 @@ import trio
 
 from tests.benchmarks._command import interpreter, serving
 from tests.benchmarks._table import Row, Table, middle, percentile_90
-from trio_lifecycle import DaemonLifecycle
-from trio_lifecycle._http import HTTPClient
+from trio_lifecycle import DaemonLifecycle, LocalSpawner
 from trio_lifecycle._ports import reserve_port
 
 ROUNDS: Final = 500
@@ -49,7 +48,7 @@ def _lifecycle(port: int) -> DaemonLifecycle:
 async def _seconds(
     port: int, starter: DaemonLifecycle, other: DaemonLifecycle
 ) -> dict[str, list[float]]:
-    client = HTTPClient()
+    client = LocalSpawner().open_prober()
     url = f"http://127.0.0.1:{port}/"
 
     async def get() -> None:

@@ -1,7 +1,9 @@
 """A standard stream of ours, written to without ever waiting for who reads it."""
 
+import fcntl
 import os
 import select
+import stat
 from collections.abc import Callable
 from typing import Final
 
@@ -57,6 +59,15 @@ class Outlet:
             self._stuck = trio.Event()
             self._drained.unpark_all()
             self.write("")
+
+    async def watch(self) -> None:
+        """Notice at once that its reader has gone, also while there is nothing to write."""
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        is_pipe = stat.S_ISFIFO(os.fstat(self._fd).st_mode)
+        if is_pipe and flags & os.O_ACCMODE == os.O_WRONLY:
+            # Such an end never has anything to read, so only an error wakes us (poll(2), POLLERR).
+            await trio.lowlevel.wait_readable(self._fd)
+            self._fail(broken=True)
 
     async def drain(self) -> None:
         """Wait until all is written."""

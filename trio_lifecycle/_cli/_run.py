@@ -63,6 +63,8 @@ class Run:
                 services.start_soon(self._screen.run)
                 services.start_soon(self._events.run)
                 services.start_soon(self._display.run)
+                if self._plan.json:
+                    services.start_soon(self._events.watch)
                 services.start_soon(self._interrupts.listen, arriving, self._kill)
                 with _complaints_to(self._display):
                     status = await self._have_daemon()

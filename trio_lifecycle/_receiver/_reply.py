@@ -1,7 +1,7 @@
 """What a callback is answered, and the limits that it is held to."""
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
@@ -16,8 +16,7 @@ REQUEST_LIMIT_S: Final = 5.0
 _LONGEST_PROBLEM: Final = 200
 
 
-@frozen
-class Peer:
+class Peer(NamedTuple):
     """The connection that a callback came over.
 
     Attributes:

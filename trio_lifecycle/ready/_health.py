@@ -1,5 +1,6 @@
 """Ready when the daemon answers a GET with success."""
 
+from functools import lru_cache
 from typing import Final
 
 import trio
@@ -107,6 +108,7 @@ class ArmedHealthCheck(ArmedReady):
         self._name = start.name
         self._prober = start.prober
         self._answer = Answer(None, "was not asked yet")
+        self._report = Report(url, port_of(url))
 
     @property
     def last_seen(self) -> str:
@@ -131,7 +133,7 @@ class ArmedHealthCheck(ArmedReady):
             if is_success(answer):
                 address = _loopback(url)
                 if address is None or await self._is_ours(process, address):
-                    return Report(self._url, port_of(self._url))
+                    return self._report
                 foreign = foreign or address
         if foreign:
             owner = self._prober.describe_owner(*foreign)
@@ -151,10 +153,11 @@ async def _probe(prober: Prober, url: str, limit_s: float) -> Answer:
     return Answer(None, f"gave no answer within {limit_s} s")
 
 
-def _places(url: str) -> list[str]:
+@lru_cache(maxsize=1024)
+def _places(url: str) -> tuple[str, ...]:
     """Give the URLs to ask in turn: ``localhost`` is two places, anything else one."""
     hosts = loopback_addresses(host_of(url))
-    return [with_host(url, host) for host in hosts] if len(hosts) > 1 else [url]
+    return tuple(with_host(url, host) for host in hosts) if len(hosts) > 1 else (url,)
 
 
 def is_success(answer: Answer) -> bool:

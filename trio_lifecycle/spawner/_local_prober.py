@@ -2,16 +2,13 @@
 
 import os
 
-import trio
-
 from trio_lifecycle import _loopback_http
 from trio_lifecycle._http import HTTPClient
 from trio_lifecycle._proc import (
     all_stats,
-    answering,
     command_line,
     holds_socket,
-    listeners,
+    listeners_at,
     open_pidfd,
 )
 from trio_lifecycle.abc import Answer, Prober, Process
@@ -41,8 +38,7 @@ class LocalProber(Prober):
 
         One that was met before is asked only whether it still does.
         """
-        await trio.lowlevel.checkpoint()
-        inodes = [listener.inode for listener in answering(listeners(port), host)]
+        inodes = [listener.inode for listener in listeners_at(host, port)]
         if not inodes:
             return UnseenProcess()
         known = self._met.get(inodes[0])
@@ -56,7 +52,7 @@ class LocalProber(Prober):
 
     def describe_owner(self, host: str, port: int) -> str:
         """Give pid and command."""
-        for listener in answering(listeners(port), host):
+        for listener in listeners_at(host, port):
             pid = _find_main(listener.inode)
             if pid is not None:
                 return f"process {pid} ({command_line(pid)})"

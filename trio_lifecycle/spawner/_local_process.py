@@ -13,10 +13,9 @@ from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle._proc import (
     Stat,
     all_stats,
-    answering,
     holds_socket,
     is_descendant,
-    listeners,
+    listeners_at,
     open_pidfd,
     signal_process,
     tree_of,
@@ -178,7 +177,7 @@ class LocalProcess(Process):
 
         The child or one of its tree.
         """
-        found = answering(listeners(port), host)
+        found = listeners_at(host, port)
         if not found:
             return Verdict.UNKNOWN
         verdicts = {self._verdict_on(listener.inode) for listener in found}

@@ -1,0 +1,174 @@
+"""Ctrl-C, and daemons that nobody owns: programs of their own, as a user runs them."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.support import App, app, free_port, lives
+
+# Says each event on a line, so that the test can interrupt at any of them.
+INTERRUPTED = """
+async def slow_check():
+    print("checking", flush=True)
+    await trio.sleep(float(os.environ.get("CHECK_S", "0")))
+
+DAEMON = '''
+import http.server, os, signal, sys, time
+if os.fork() == 0:
+    time.sleep(1000)
+if "stubborn" in sys.argv:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+if "silent" in sys.argv:
+    time.sleep(1000)
+http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind="127.0.0.1")
+'''
+config = python_daemon(
+    DAEMON, FREE_PORT, *sys.argv[1:],
+    ready_mode=HealthCheck(f"http://127.0.0.1:{FREE_PORT}/"),
+    stop_ladder=StopLadder((signal.SIGTERM, 1.0)),
+)
+
+def tell(event):
+    print(event.kind, event.as_dict().get("pid", ""), flush=True)
+
+async def main():
+    lifecycle = DaemonLifecycle(config, observer=tell, preflight=[slow_check])
+    async with lifecycle.running() as daemon:
+        print("in the block", flush=True)
+        try:
+            await trio.sleep(1000 if "leave" not in sys.argv else 0)
+        finally:
+            print("left the block", flush=True)
+
+try:
+    trio.run(main)
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+def follow(program: App, until: str) -> list[str]:
+    """The lines that a program writes, up to one that begins like this."""
+    lines = []
+    while not (line := program.say()).startswith(until):
+        assert line, f"{until!r} was never said, only {lines}"
+        lines.append(line)
+    return [*lines, line]
+
+
+STAGES = {
+    "before the spawn": ("checking", [], {"CHECK_S": "1000"}),
+    "at the spawn": ("spawned", ["silent"], {}),
+    "while it is awaited": ("spawned", ["silent", "stubborn"], {}),
+    "when it is ready": ("ready", [], {}),
+    "in the block": ("in the block", [], {}),
+    "while it is stopped": ("stopping", ["leave", "stubborn"], {}),
+}
+
+
+def group_of(leader: int) -> list[int]:
+    """The processes that are left in a process group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdecimal() and os.getpgid(int(entry.name)) == leader:
+                found.append(int(entry.name))
+        except ProcessLookupError:
+            continue
+    return [pid for pid in found if lives(pid)]
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize(
+    ("stage", "args", "env"), STAGES.values(), ids=[name.replace(" ", "-") for name in STAGES]
+)
+def test_ctrl_c_leaves_nothing(stage: str, args: list[str], env: dict[str, str]) -> None:
+    with app(INTERRUPTED, *args, env=env) as program:
+        lines = follow(program, stage)
+        program.signal(signal.SIGINT)
+        status, rest = program.end()
+    lines += rest.splitlines()
+    assert (0, "interrupted") == (status, lines[-1]), "\n".join(lines)
+    pids = [int(line.split()[1]) for line in lines if line.startswith("spawned")]
+    assert [] == [left for pid in pids for left in group_of(pid)]
+    if "in the block" in lines:
+        assert lines.index("left the block") < lines.index(f"stopping {pids[0]}")
+
+
+@pytest.mark.fault(48)
+def test_a_second_ctrl_c_does_not_break_off_the_stop() -> None:
+    with app(INTERRUPTED, "stubborn") as program:
+        follow(program, "in the block")
+        program.signal(signal.SIGINT)
+        lines = follow(program, "stopping")
+        program.signal(signal.SIGINT)
+        status, rest = program.end()
+    lines += rest.splitlines()
+    pid = int(next(line for line in lines if line.startswith("stopping")).split()[1])
+    assert (0, "interrupted") == (status, lines[-1]), "\n".join(lines)
+    assert f"stopped {pid}" in lines
+    assert [] == group_of(pid)
+
+
+@pytest.mark.fault(48)
+def test_ctrl_c_at_the_terminal_does_not_reach_the_daemon_itself() -> None:
+    with app(INTERRUPTED) as program:
+        lines = follow(program, "in the block")
+        pid = next(int(line.split()[1]) for line in lines if line.startswith("spawned"))
+        assert pid == os.getsid(pid) != os.getsid(program.pid)
+        program.signal(signal.SIGINT)
+        program.end()
+
+
+# --- left running, and found again ----------------------------------------------------------------
+
+ENSURES = """
+config = LifecycleConfig(
+    sys.executable,
+    args=["-m", "http.server", "--bind", "127.0.0.1", sys.argv[1]],
+    name="server", detach=True, output=Output(to=sys.argv[2]),
+    ready_mode=HealthCheck(f"http://127.0.0.1:{sys.argv[1]}/"),
+)
+lifecycle = DaemonLifecycle(config)
+
+async def main():
+    if sys.argv[3] == "ensure":
+        daemon = await lifecycle.ensure_running()
+        again = await lifecycle.ensure_running()
+        print(daemon.origin, daemon.pid, again.pid == daemon.pid, daemon.port)
+    elif sys.argv[3] == "use":
+        async with lifecycle.running() as daemon:
+            print(daemon.origin, daemon.pid)
+            assert daemon.output_tail == ""
+        print(lives(daemon.pid))
+    else:
+        daemon = await lifecycle.ensure_running()
+        report = await daemon.stop()
+        print(daemon.origin, daemon.pid, report.rung, report.status, lives(daemon.pid))
+
+trio.run(main)
+"""
+
+
+def test_a_second_program_adopts_uses_and_stops_what_the_first_left_running(tmp_path: Path) -> None:
+    port, log = free_port(), tmp_path / "log"
+
+    def ask(what: str) -> list[str]:
+        with app(ENSURES, str(port), str(log), what) as program:
+            status, output = program.end()
+        assert 0 == status, output
+        return output.split()
+
+    origin, pid, same, its_port = ask("ensure")
+    try:
+        assert ("spawned", "True", str(port)) == (origin, same, its_port)
+        assert ["adopted", pid, "True", str(port)] == ask("ensure")
+        assert ["adopted", pid, "True"] == ask("use")
+        assert lives(int(pid))
+        assert ["adopted", pid, "SIGTERM", "None", "False"] == ask("stop")
+    finally:
+        if lives(int(pid)):
+            os.kill(int(pid), signal.SIGKILL)
+    assert "GET / HTTP/1.1" in log.read_text()
