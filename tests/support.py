@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import trio
 
-from trio_lifecycle import LifecycleConfig, LocalSpawner, Manual, Output
+from trio_lifecycle import DaemonHandle, LifecycleConfig, LocalSpawner, Manual, Output
 from trio_lifecycle._ports import reserve_port
 from trio_lifecycle._proc import ephemeral_ports, read_stat
 from trio_lifecycle.abc import SpawnRequest
@@ -100,6 +100,14 @@ async def end(*processes: LocalProcess) -> None:
         with trio.fail_after(PATIENCE_S):
             await process.wait_gone()
         process.close()
+
+
+async def die(daemon: DaemonHandle) -> NoReturn:
+    """Kill a daemon's main process, and wait for the cancellation of the block that this is."""
+    assert daemon.pid is not None
+    os.kill(daemon.pid, signal.SIGKILL)
+    with trio.fail_after(PATIENCE_S):
+        await trio.sleep_forever()
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -38,7 +38,7 @@ def test_the_interval_never_shrinks_while_time_goes_by(a: float, b: float, cap: 
 
 
 @given(ELAPSED, CAPS)
-def test_news_is_late_by_1_percent_of_the_wait_or_1_ms_at_most(elapsed: float, cap: float) -> None:
+def test_news_is_late_by_a_small_part_of_the_wait_or_1_ms_at_most(elapsed: float, cap: float) -> None:
     late = next_interval(elapsed, cap)
     assert late <= max(SHORTEST_INTERVAL_S, elapsed * FRACTION_OF_ELAPSED)
 
@@ -58,17 +58,17 @@ def test_a_minute_costs_no_more_than_polling_at_the_cap_and_the_first_seconds(ca
     [
         (0.0, 0.1, 0.001),
         (0.1, 0.1, 0.001),
-        (1.0, 0.1, 0.01),
+        (1.0, 0.1, 0.012),
         (10.0, 0.1, 0.1),
         (100.0, 0.1, 0.1),
         (0.0, 0.0001, 0.0001),
     ],
 )
-def test_the_interval_is_1_percent_of_the_wait_between_1_ms_and_the_cap(
+def test_the_interval_is_an_80th_of_the_wait_between_1_ms_and_the_cap(
     elapsed: float, cap: float, expected: float
 ) -> None:
     assert pytest.approx(expected) == next_interval(elapsed, cap)
 
 
 def test_a_wait_of_5_seconds_sends_some_hundred_probes() -> None:
-    assert 450 <= probes_within(5.0, 0.1) < 600
+    assert 380 <= probes_within(5.0, 0.1) < 600

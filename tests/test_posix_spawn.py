@@ -41,7 +41,7 @@ def start(
     finally:
         os.close(stdin)
         os.close(write_end)
-    with open(read_end) as output:
+    with os.fdopen(read_end) as output:
         text = output.read()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     return json.loads(text)
@@ -49,7 +49,7 @@ def start(
 
 def refused(program: str, *args: str, working_dir: str | None = None) -> int:
     """The error number of a start that fails."""
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match=r"\[Errno ") as caught:
         spawn(program, [program, *args], {}, working_dir, (0, 1, 2))
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -98,7 +98,8 @@ def test_it_runs_in_the_directory_of_this_program_when_none_is_given() -> None:
 
 OPEN = """
 import json, os
-print(json.dumps(sorted(int(fd) for fd in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{fd}"))))
+fds = [int(fd) for fd in os.listdir("/dev/fd") if os.path.exists(f"/dev/fd/{fd}")]
+print(json.dumps(sorted(fds)))
 """
 
 

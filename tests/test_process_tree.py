@@ -10,6 +10,7 @@ from tests.support import (
     PATIENCE_S,
     Heard,
     bystander,
+    die,
     end,
     lives,
     permitted,
@@ -21,6 +22,7 @@ from tests.support import (
 )
 from trio_lifecycle import (
     DaemonDiedError,
+    DaemonHandle,
     DaemonLifecycle,
     Event,
     LifecycleConfig,
@@ -113,8 +115,7 @@ async def test_the_report_says_sigkill_when_it_ignores_sigterm() -> None:
 async def test_the_report_names_no_rung_when_it_had_ended_by_itself() -> None:
     with pytest.raises(DaemonDiedError):
         async with DaemonLifecycle(python_daemon(STUBBORN)).running() as daemon:
-            await daemon.send_signal(signal.SIGKILL)
-            await trio.sleep_forever()
+            await die(daemon)
     report = await daemon.stop()
     assert (None, -9) == (report.rung, report.status)
 
@@ -179,11 +180,15 @@ async def test_grandchildren_that_ignore_sigterm_get_it_at_once_and_sigkill_in_t
 async def test_grandchildren_go_when_the_leader_has_died_by_itself() -> None:
     heard = Heard()
     config = python_daemon(FAMILY, "stubborn", stop_ladder=HASTY, output=Output(to=heard))
+    grandchildren: list[int] = []
+
+    async def body(daemon: DaemonHandle) -> None:
+        grandchildren.extend(await numbers_of(heard, "grandchild", 3))
+        await die(daemon)
+
     with pytest.raises(DaemonDiedError):
         async with DaemonLifecycle(config).running() as daemon:
-            grandchildren = await numbers_of(heard, "grandchild", 3)
-            await daemon.send_signal(signal.SIGKILL)
-            await trio.sleep_forever()
+            await body(daemon)
     assert grandchildren == await numbers_of(heard, "TERM", 3)
     assert [] == [pid for pid in grandchildren if lives(pid)]
 
@@ -195,9 +200,13 @@ async def test_a_stopped_daemon_is_continued_so_that_it_can_obey() -> None:
     async with DaemonLifecycle(config).running() as daemon:
         await heard.line("ready")
         await daemon.send_signal(signal.SIGSTOP)
-        await trio.to_thread.run_sync(os.waitid, os.P_PID, daemon.pid, os.WSTOPPED)
+        await trio.to_thread.run_sync(wait_until_stopped, daemon.pid or 0)
         report = await daemon.stop()
     assert ("SIGTERM", 7) == (report.rung, report.status)
+
+
+def wait_until_stopped(pid: int) -> None:
+    os.waitid(os.P_PID, pid, os.WSTOPPED)
 
 
 @pytest.mark.fault(99)

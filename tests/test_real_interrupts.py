@@ -36,8 +36,8 @@ def tell(event):
 async def main():
     lifecycle = DaemonLifecycle(config, observer=tell, preflight=[slow_check])
     async with lifecycle.running() as daemon:
-        print("in the block", flush=True)
         try:
+            print("in the block", flush=True)
             await trio.sleep(1000 if "leave" not in sys.argv else 0)
         finally:
             print("left the block", flush=True)
@@ -51,7 +51,7 @@ except KeyboardInterrupt:
 
 def follow(program: App, until: str) -> list[str]:
     """The lines that a program writes, up to one that begins like this."""
-    lines = []
+    lines: list[str] = []
     while not (line := program.say()).startswith(until):
         assert line, f"{until!r} was never said, only {lines}"
         lines.append(line)
@@ -110,6 +110,54 @@ def test_a_second_ctrl_c_does_not_break_off_the_stop() -> None:
     assert (0, "interrupted") == (status, lines[-1]), "\n".join(lines)
     assert f"stopped {pid}" in lines
     assert [] == group_of(pid)
+
+
+# Ctrl-C strikes wherever Python code runs. Here: in a system call that one of our own tasks makes.
+STRUCK = """
+def strike(name, after):
+    real = getattr(os, name)
+
+    def struck(*args):
+        if after in told and not done:
+            done.append(name)
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(*args)
+
+    setattr(os, name, struck)
+
+told, done = [], []
+strike(*sys.argv[1:])
+DAEMON = "import time\\nwhile True: print('line', flush=True); time.sleep(0.01)"
+config = python_daemon(DAEMON, FREE_PORT, ready_timeout=5, ready_mode=(
+    Manual() if "ready" in sys.argv else HealthCheck(f"http://127.0.0.1:{FREE_PORT}/")))
+
+def tell(event):
+    told.append(event.kind)
+    print(event.kind, event.as_dict().get("pid", ""), flush=True)
+
+async def main():
+    async with DaemonLifecycle(config, observer=tell).running():
+        await trio.sleep(5)
+
+try:
+    trio.run(main)
+except KeyboardInterrupt:
+    print("struck in", *done, flush=True)
+"""
+
+
+@pytest.mark.fault(48)
+@pytest.mark.parametrize("stage", ["spawned", "ready"])
+@pytest.mark.parametrize("call", ["waitid", "read"])
+def test_ctrl_c_leaves_nothing_when_it_strikes_a_task_of_ours(call: str, stage: str) -> None:
+    with app(STRUCK, call, stage) as program:
+        status, output = program.end()
+    lines = output.splitlines()
+    (pid,) = [int(line.split()[1]) for line in lines if line.startswith("spawned")]
+    left = group_of(pid)
+    for stray in left:
+        os.kill(stray, signal.SIGKILL)
+    assert (0, f"struck in {call}", []) == (status, lines[-1], left), output
 
 
 @pytest.mark.fault(48)

@@ -1,6 +1,5 @@
 """The verbs on real programs: up for a block, for a nursery, for nobody; and gone afterwards."""
 
-import os
 import signal
 import sys
 import urllib.request
@@ -12,6 +11,7 @@ import trio
 from tests.support import (
     PATIENCE_S,
     Heard,
+    die,
     lives,
     python_daemon,
     shell_daemon,
@@ -212,15 +212,17 @@ async def test_a_start_that_is_cancelled_leaves_nothing(seconds: float) -> None:
 @pytest.mark.fault(30)
 async def test_its_death_cancels_the_block_and_is_raised() -> None:
     left = []
+
+    async def body(daemon: DaemonHandle) -> None:
+        began = trio.current_time()
+        try:
+            await die(daemon)
+        finally:
+            left.append(trio.current_time() - began)
+
     with pytest.raises(DaemonDiedError) as caught:
         async with PYTHONS_SERVER.running() as daemon:
-            os.kill(daemon.pid or 0, signal.SIGKILL)
-            began = trio.current_time()
-            try:
-                with trio.fail_after(PATIENCE_S):
-                    await trio.sleep_forever()
-            finally:
-                left.append(trio.current_time() - began)
+            await body(daemon)
     assert -9 == caught.value.exit_status
     assert "was killed by SIGKILL" in str(caught.value)
     assert left[0] < 1
@@ -230,10 +232,7 @@ async def test_its_death_cancels_the_block_and_is_raised() -> None:
 async def test_its_death_comes_out_of_the_nursery_that_owns_it() -> None:
     with pytest.RaisesGroup(DaemonDiedError):
         async with trio.open_nursery() as nursery:
-            daemon = await nursery.start(PYTHONS_SERVER.run)
-            os.kill(daemon.pid, signal.SIGKILL)
-            with trio.fail_after(PATIENCE_S):
-                await trio.sleep_forever()
+            await die(await nursery.start(PYTHONS_SERVER.run))
 
 
 async def test_what_the_block_raises_leaves_as_the_same_object() -> None:

@@ -1,7 +1,5 @@
 """Servers that people use, each up for a block, each killed in it, and all of it gone."""
 
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +7,7 @@ import pytest
 import trio
 
 from tests.plugins.needs import SYSTEM_DIRECTORIES
-from tests.support import PATIENCE_S, free_port, lives
+from tests.support import PATIENCE_S, die, free_port, lives
 from trio_lifecycle import (
     FREE_PORT,
     DaemonDiedError,
@@ -69,15 +67,18 @@ async def ask(daemon: DaemonHandle, question: bytes) -> bytes:
     """What a client gets that tries until the server takes its connection."""
     assert daemon.port is not None
     with trio.fail_after(PATIENCE_S):
-        while True:
-            try:
-                stream = await trio.open_tcp_stream("127.0.0.1", daemon.port)
-                break
-            except OSError:
-                await trio.sleep(0.01)
-        async with stream:
+        async with await connect(daemon.port) as stream:
             await stream.send_all(question)
             return bytes(await stream.receive_some(65_536))
+
+
+async def connect(port: int) -> trio.SocketStream:
+    """Try until somebody listens."""
+    while True:
+        try:
+            return await trio.open_tcp_stream("127.0.0.1", port)
+        except OSError:
+            await trio.sleep(0.01)
 
 
 GET = b"GET %b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
@@ -115,12 +116,14 @@ async def test_all_of_it_is_gone_when_its_main_process_is_killed_in_the_block(
     config: Config, question: bytes, answer: bytes, tmp_path: Path
 ) -> None:
     pids: list[int] = []
+
+    async def body(daemon: DaemonHandle) -> None:
+        assert answer in await ask(daemon, question)
+        pids.extend(tree(daemon))
+        await die(daemon)
+
     with pytest.raises(DaemonDiedError, match="was killed by SIGKILL") as caught:
         async with DaemonLifecycle(config(tmp_path)).running() as daemon:
-            assert answer in await ask(daemon, question)
-            pids += tree(daemon)
-            os.kill(pids[0], signal.SIGKILL)
-            with trio.fail_after(PATIENCE_S):
-                await trio.sleep_forever()
+            await body(daemon)
     assert -9 == caught.value.exit_status
     assert [] == [pid for pid in pids if lives(pid)]

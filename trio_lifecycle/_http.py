@@ -78,8 +78,9 @@ class HTTPClient:
 
 
 class _Connection:
-    """The connection of one question; closed here, for httpcore forgets one whose TLS handshake is
-    cancelled.
+    """The connection of one question.
+
+    Closed here, for httpcore forgets one whose TLS handshake is cancelled.
     """
 
     def __init__(self) -> None:
@@ -91,6 +92,7 @@ class _Connection:
             self._streams.append(facts["return_value"])
 
     def close(self) -> None:
+        """Close it at once; again is fine."""
         for stream in self._streams:
             stream.get_extra_info("socket").close()
 
