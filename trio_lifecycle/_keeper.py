@@ -18,9 +18,9 @@ _log: Final = logging.getLogger("trio_lifecycle")
 class Keeper:
     """Keeps one daemon for one owner.
 
-    It works in a task of its own for two reasons: Trio delivers Ctrl-C into the main task, whose
-    clean-up a second Ctrl-C could break off; and a cancellation that reaches the owner's block must
-    not reach the daemon before the block has left.
+    It works in a task of its own for two reasons: Trio raises Ctrl-C in the main task where that
+    waits, and a second one could break off a clean-up there; and a cancellation that reaches the
+    owner's block must not reach the daemon before the block has left.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -45,6 +45,8 @@ class Keeper:
             async with trio.open_nursery() as services:
                 await self._begin(self._launch.run, services)
                 if self._handle is not None:
+                    if self._handle.origin == "adopted":
+                        services.start_soon(self._launch.watch)
                     await self._own(self._handle)
                 services.cancel_scope.cancel()
 
@@ -86,6 +88,7 @@ class Keeper:
     def leave(self) -> None:
         """Say that the owner's block has left."""
         self._left.set()
+        self._launch.over.set()
 
     def conclude(self, outcome: BaseException | None) -> None:
         """Raise what the block raised, or else what became of the daemon."""
@@ -101,7 +104,7 @@ class Keeper:
         assert process is not None
         assert stopper is not None
         began = trio.current_time()
-        await self._wait_for_an_end()
+        await self._launch.over.wait()
         if process.ended and not stopper.asked:
             self._launch.diary.note(Died, pid=process.pid, status=process.status)
             if not self._left.is_set():
@@ -117,20 +120,6 @@ class Keeper:
             self._launch.diary.note(Left, pid=process.pid)
         process.close()
         await self._launch.held.aclose()
-
-    async def _wait_for_an_end(self) -> None:
-        """Wait until the daemon has ended or the block has left."""
-        process = self._launch.process
-        assert process is not None
-
-        async def give_up_with_the_process() -> None:
-            await process.wait()
-            race.cancel_scope.cancel()
-
-        async with trio.open_nursery() as race:
-            race.start_soon(give_up_with_the_process)
-            await self._left.wait()
-            race.cancel_scope.cancel()
 
     def _bury(self, handle: DaemonHandle, lived_s: float) -> None:
         process = self._launch.process

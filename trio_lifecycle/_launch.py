@@ -72,6 +72,10 @@ class Launch:
         self._detached = detached
         self._armed: ArmedReady | None = None
         self._handle: DaemonHandle | None = None
+        # Cancelled when the process ends: nothing is to be waited for then.
+        self._readiness = trio.CancelScope()
+        # Set when the process has ended or its owner has left: there is something to be done.
+        self.over = trio.Event()
         # What is held until the daemon is gone, or, if it is detached, until it holds it itself:
         # its port.
         self.held = AsyncExitStack()
@@ -259,6 +263,7 @@ class Launch:
         self.stopper = Stopper(process, self.config.stop_ladder, self.diary)
         try:
             self.diary.note(Spawned, pid=process.pid)
+            nursery.start_soon(self.watch)
             report = await self._wait_until_ready(process, began)
             ready_after_s = trio.current_time() - began
             handle = self._hand_out("spawned", report, ready_after_s)
@@ -279,6 +284,14 @@ class Launch:
             await self.held.aclose()
         return handle
 
+    @trio.lowlevel.enable_ki_protection
+    async def watch(self) -> None:
+        """Wait until the process has ended, and say so to whoever waits for it or for its owner."""
+        assert self.process is not None
+        await self.process.wait()
+        self._readiness.cancel()
+        self.over.set()
+
     async def _wait_until_ready(self, process: Process, began: float) -> Report:
         """Race the ready mode with the end of the process and with the deadline.
 
@@ -288,23 +301,14 @@ class Launch:
         assert armed is not None
         report: Report | None = None
         failure: Exception | None = None
-
-        async def give_up_at_end() -> None:
-            await process.wait()
-            race.cancel_scope.cancel()
-
-        async with trio.open_nursery() as race:
-            race.start_soon(give_up_at_end)
+        with self._readiness:
             try:
                 with trio.move_on_at(began + self.config.ready_timeout):
                     report = await armed.wait(process)
                 if report is None:
                     report = await armed.ask(process)
             except Exception as error:
-                # Raised outside of the nursery, which would wrap it into a group.
                 failure = error
-            race.cancel_scope.cancel()
-
         waited_s = trio.current_time() - began
         if process.ended:
             self.diary.note(Died, pid=process.pid, status=process.status)
@@ -350,6 +354,7 @@ async def check_all(name: str, checks: Sequence[Preflight]) -> None:
     """
     failures: dict[int, str] = {}
 
+    @trio.lowlevel.enable_ki_protection
     async def check(number: int, preflight: Preflight) -> None:
         try:
             await preflight()

@@ -251,6 +251,8 @@ class PipedOutput:
         self._framer = LineFramer()
         self._lines = Lines()
 
+    # Ctrl-C may strike in any task that runs Python code; here it would break off the whole owner.
+    @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
         """Read until the pipe's end, or until it is closed here."""
         with suppress(trio.ClosedResourceError):

@@ -54,6 +54,7 @@ class CallbackServer:
         self._most = min(_MOST_CONNECTIONS, _descriptor_limit() // _DESCRIPTOR_SHARE)
         _rehearse()
 
+    @trio.lowlevel.enable_ki_protection
     async def serve(self, nursery: trio.Nursery) -> NoReturn:
         """Serve until cancelled, each connection in a task of the nursery. Again is fine."""
         while True:
@@ -80,6 +81,7 @@ class CallbackServer:
         if oldest is not None:
             self._connections.pop(oldest).cancel()
 
+    @trio.lowlevel.enable_ki_protection
     async def _serve_connection(self, connection: socket.socket) -> None:
         if len(self._connections) >= self._most:
             self._drop_oldest()
