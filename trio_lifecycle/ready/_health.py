@@ -50,7 +50,7 @@ class HealthCheck(ReadyMode):
 
     Nothing else will do: no redirect, no proxy, and on a loopback address no other program than the
     daemon's own. The first probe is sent at once; the pause between two grows with the time waited,
-    1.25 % of it, from 1 ms up to ``interval``. At the deadline one last probe is sent.
+    1.5 % of it, from 1 ms up to ``interval``. At the deadline one last probe is sent.
 
     Attributes:
         url: What to ask. It may hold FREE_PORT. ``localhost`` means 127.0.0.1, then ::1.
