@@ -44,7 +44,11 @@ class Run:
     """A running ``trio-lifecycle``; what it writes is collected, and waited for."""
 
     def __init__(self, *words: str, command: tuple[str, ...] = COMMAND, **options: Any) -> None:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        streams = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+        }
         # For those that run in another directory, from a checkout that is not installed.
         env = {**options.pop("env", os.environ), "PYTHONPATH": str(ROOT)}
         with nothing_ignored():

@@ -35,7 +35,9 @@ def public_errors() -> list[type[Exception]]:
     return [kind for kind in kinds if not issubclass(kind, Warning)]
 
 
-each_public_error = pytest.mark.parametrize("error", list(public_errors()), ids=lambda e: e.__name__)
+each_public_error = pytest.mark.parametrize(
+    "error", list(public_errors()), ids=lambda e: e.__name__
+)
 
 
 def place(name: str) -> tuple[int, str]:

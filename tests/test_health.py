@@ -1,5 +1,7 @@
 """Ready by HTTP: the daemon's own answer counts, and nobody else's."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -300,3 +302,30 @@ async def test_a_daemon_that_dies_while_it_answers_owns_nothing_and_is_no_strang
         async with DaemonLifecycle(config).running():
             pass
     assert 4 == caught.value.exit_status
+
+
+async def test_a_listener_that_forked_twice_into_a_session_of_its_own_is_ours() -> None:
+    # It is in no tree and no session of ours, but it bears the name of its spawn.
+    heard = Heard()
+    code = (
+        "import http.server, os, sys\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork() == 0:\n"
+        "        address = ('127.0.0.1', int(sys.argv[1]))\n"
+        "        server = http.server.HTTPServer(address, http.server.SimpleHTTPRequestHandler)\n"
+        "        print('server', os.getpid(), flush=True)\n"
+        "        server.serve_forever()\n"
+        "    os._exit(0)\n"
+        "os.wait()\n"
+        "import time; time.sleep(1000)\n"
+    )
+    url = f"http://127.0.0.1:{FREE_PORT}/"
+    config = python_daemon(
+        code, FREE_PORT, ready_mode=HealthCheck(url), output=Output(to=heard), ready_timeout=20
+    )
+
+    async with DaemonLifecycle(config).running() as daemon:
+        stray = await heard.pid("server")
+        assert "spawned" == daemon.origin
+        os.kill(stray, signal.SIGKILL)

@@ -38,7 +38,9 @@ def test_the_interval_never_shrinks_while_time_goes_by(a: float, b: float, cap: 
 
 
 @given(ELAPSED, CAPS)
-def test_news_is_late_by_a_small_part_of_the_wait_or_1_ms_at_most(elapsed: float, cap: float) -> None:
+def test_news_is_late_by_a_small_part_of_the_wait_or_1_ms_at_most(
+    elapsed: float, cap: float
+) -> None:
     late = next_interval(elapsed, cap)
     assert late <= max(SHORTEST_INTERVAL_S, elapsed * FRACTION_OF_ELAPSED)
 

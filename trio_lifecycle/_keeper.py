@@ -7,7 +7,7 @@ from typing import Final
 import trio
 
 from trio_lifecycle._errors import DaemonDiedError, LifecycleError
-from trio_lifecycle._events import Died, Left
+from trio_lifecycle._events import Left
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._launch import Launch
 from trio_lifecycle._states import State
@@ -31,6 +31,7 @@ class Keeper:
         self._handle: DaemonHandle | None = None
         self._start_error: Exception | None = None
         self._end_error: LifecycleError | None = None
+        self._ready_at = 0.0
         self.body = trio.CancelScope()
 
     @trio.lowlevel.enable_ki_protection
@@ -64,6 +65,7 @@ class Keeper:
         try:
             with self._start:
                 self._handle = await attempt(services)
+                self._ready_at = trio.current_time()
         except Exception as error:
             self._start_error = error
         finally:
@@ -87,6 +89,8 @@ class Keeper:
 
     def leave(self) -> None:
         """Say that the owner's block has left."""
+        # Here, too, so that a death in the block is one whichever task heard of it first.
+        self._look_for_death()
         self._left.set()
         self._launch.over.set()
 
@@ -103,12 +107,9 @@ class Keeper:
         process, stopper = self._launch.process, self._launch.stopper
         assert process is not None
         assert stopper is not None
-        began = trio.current_time()
         await self._launch.over.wait()
-        if process.ended and not stopper.asked:
-            self._launch.diary.note(Died, pid=process.pid, status=process.status)
-            if not self._left.is_set():
-                self._bury(handle, trio.current_time() - began)
+        if not self._left.is_set():
+            self._look_for_death()
         try:
             if handle.origin == "spawned":
                 await stopper.stop()
@@ -121,9 +122,14 @@ class Keeper:
         process.close()
         await self._launch.held.aclose()
 
-    def _bury(self, handle: DaemonHandle, lived_s: float) -> None:
+    def _look_for_death(self) -> None:
+        """Cancel the owner's block if the daemon died under it."""
+        handle, stopper = self._handle, self._launch.stopper
+        if handle is None or stopper is None or self._end_error or not stopper.note_death():
+            return
         process = self._launch.process
         assert process is not None
+        lived_s = trio.current_time() - self._ready_at
         tail = handle.output_tail
         self._end_error = DaemonDiedError(handle.name, process.status, lived_s, tail)
         self.body.cancel()

@@ -22,10 +22,11 @@ from trio_lifecycle._errors import (
     ReadyTimeoutError,
     SpawnError,
 )
-from trio_lifecycle._events import Adopted, Died, Failed, Found, Ready, Spawned, Starting
+from trio_lifecycle._events import Adopted, Failed, Found, Ready, Spawned, Starting
 from trio_lifecycle._handle import DaemonHandle, Origin, show_tail
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in
 from trio_lifecycle._polling import next_interval
+from trio_lifecycle._requests import INSTANCE_VARIABLE
 from trio_lifecycle._state_dir import log_path, make_private
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
@@ -228,7 +229,7 @@ class Launch:
             instance_id=self.instance_id,
             program=program,
             args=tuple(fill(arg, values) for arg in self.config.args),
-            env={**env, **armed.env, "TRIO_LIFECYCLE_INSTANCE": self.instance_id},
+            env={**env, **armed.env, INSTANCE_VARIABLE: self.instance_id},
             working_dir=self.config.working_dir,
             output=output,
             detached=self._detached,
@@ -264,7 +265,7 @@ class Launch:
         try:
             self.diary.note(Spawned, pid=process.pid)
             nursery.start_soon(self.watch)
-            report = await self._wait_until_ready(process, began)
+            report = await self._wait_until_ready(process, self.stopper, began)
             ready_after_s = trio.current_time() - began
             handle = self._hand_out("spawned", report, ready_after_s)
             self.diary.note(
@@ -292,7 +293,7 @@ class Launch:
         self._readiness.cancel()
         self.over.set()
 
-    async def _wait_until_ready(self, process: Process, began: float) -> Report:
+    async def _wait_until_ready(self, process: Process, stopper: Stopper, began: float) -> Report:
         """Race the ready mode with the end of the process and with the deadline.
 
         The end of the process wins.
@@ -311,7 +312,7 @@ class Launch:
                 failure = error
         waited_s = trio.current_time() - began
         if process.ended:
-            self.diary.note(Died, pid=process.pid, status=process.status)
+            stopper.note_death()
             raise DiedBeforeReadyError(
                 self.config.name, process.status, waited_s, self._tail(process)
             )

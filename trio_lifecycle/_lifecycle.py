@@ -156,12 +156,13 @@ class DaemonLifecycle:
     ) -> None:
         """Give the daemon to a nursery: ``daemon = await nursery.start(lifecycle.run)``.
 
-        It runs until the nursery is cancelled. What goes wrong before it is ready is raised by
+        It runs until the nursery is cancelled, or the daemon is stopped through its handle. What
+        goes wrong before it is ready is raised by
         ``nursery.start``; DaemonDiedError comes out of the nursery. See ``running()``.
         """
         async with self.running() as handle:
             task_status.started(handle)
-            await trio.sleep_forever()
+            await handle.wait_exit()
 
     async def ensure_running(self) -> DaemonHandle:
         """Have the daemon up and leave it so: nobody owns it, and it outlives this program.

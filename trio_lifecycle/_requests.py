@@ -2,10 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from attrs import field, frozen
 
 from trio_lifecycle._destination import Output
+
+# Every process that a daemon starts inherits it, unless it empties its environment.
+INSTANCE_VARIABLE: Final = "TRIO_LIFECYCLE_INSTANCE"
 
 
 @frozen(kw_only=True)

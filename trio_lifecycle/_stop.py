@@ -1,13 +1,14 @@
 """Stopping a daemon: up the ladder, once, however often and by whomever it is asked."""
 
 import signal
+from contextlib import suppress
 from typing import Final
 
 import trio
 
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._errors import StopError
-from trio_lifecycle._events import Stopped, Stopping
+from trio_lifecycle._events import Died, Stopped, Stopping
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder, StopReport
 from trio_lifecycle._status import signal_name
 from trio_lifecycle.abc import Process
@@ -16,9 +17,12 @@ from trio_lifecycle.abc import Process
 # too.
 _KILL_AGAIN_AFTER_S: Final = 0.1
 
+# How long a program that has run out of descriptors gets to close some.
+_LOOK_AGAIN_AFTER_S: Final = 0.1
+
 
 class Stopper:
-    """Stops one process and its tree."""
+    """Stops one process and its tree, and knows whether its end was wanted."""
 
     def __init__(self, process: Process, ladder: StopLadder, diary: Diary) -> None:
         self._process = process
@@ -28,7 +32,15 @@ class Stopper:
         self._patience = trio.CancelScope()
         self._report: StopReport | None = None
         self._last_rung: str | None = None
+        self._died = False
         self.asked = False
+
+    def note_death(self) -> bool:
+        """Say whether the daemon ended before anybody asked it to; the diary hears of it once."""
+        if not self._died and not self.asked and self._process.ended:
+            self._died = True
+            self._diary.note(Died, pid=self._process.pid, status=self._process.status)
+        return self._died
 
     async def stop(self, ladder: StopLadder | None = None) -> StopReport:
         """Climb the ladder; whoever asks while it is climbed, or later, gets the same report.
@@ -36,7 +48,7 @@ class Stopper:
         Raises:
             StopError: A process outlived SIGKILL.
         """
-        self.asked = True
+        self.asked = not self.note_death()
         # Shielded, because a ladder left half-way leaves a daemon that nobody waits for. It is
         # bounded by the ladder's own seconds and the patience after SIGKILL.
         with trio.CancelScope(shield=True):
@@ -57,23 +69,21 @@ class Stopper:
 
     async def terminate(self, signum: int) -> None:
         """Ask the tree once to go, and don't wait."""
-        self.asked = True
-        if not self._process.ended:
+        self.asked = not self.note_death()
+        if self.asked and not self._process.ended:
             await self._send(signum)
 
     async def _climb(self, ladder: StopLadder) -> StopReport:
         began = trio.current_time()
         with self._patience:
             for rung in ladder.rungs:
-                if self._process.gone or self._patience.cancel_called:
+                if self._is_gone() or self._patience.cancel_called:
                     break
                 await self._send(rung.signum)
-                with trio.move_on_after(rung.seconds):
-                    await self._process.wait_gone()
+                await self._wait_gone(rung.seconds)
         # A scope serves once, and who gets a StopError may ask again.
         self._patience = trio.CancelScope()
-        if not self._process.gone:
-            await self._insist(began)
+        await self._insist(began)
         seconds = trio.current_time() - began
         report = StopReport(self._last_rung, self._process.status, seconds)
         self._diary.note(
@@ -83,22 +93,45 @@ class Stopper:
 
     async def _insist(self, began: float) -> None:
         deadline = trio.current_time() + KILL_PATIENCE_S
-        while not self._process.gone and trio.current_time() < deadline:
+        while not self._is_gone():
+            if trio.current_time() >= deadline:
+                raise self._failure(trio.current_time() - began)
             await self._send(signal.SIGKILL)
-            with trio.move_on_after(_KILL_AGAIN_AFTER_S):
-                await self._process.wait_gone()
-        stuck = self._process.find_stuck()
-        if stuck and not self._process.gone:
-            pid, waiting_in = stuck
-            seconds = trio.current_time() - began
-            raise StopError(self._diary.name, pid, waiting_in, seconds)
+            await self._wait_gone(_KILL_AGAIN_AFTER_S)
+
+    def _failure(self, seconds: float) -> StopError:
+        stuck = None
+        with suppress(OSError):
+            stuck = self._process.find_stuck()
+        pid, waiting_in = stuck or (self._process.pid or 0, "")
+        return StopError(self._diary.name, pid, waiting_in, seconds)
 
     async def _send(self, signum: int) -> None:
         rung = signal_name(signum)
+        if rung == self._last_rung and signum != signal.SIGKILL:
+            # `terminate` sent it. Many programs take a second SIGTERM for an order to drop all.
+            return
         if rung != self._last_rung:
             self._last_rung = rung
             self._diary.note(Stopping, pid=self._process.pid, rung=rung)
-        await self._process.signal_tree(signum)
-        if signum != signal.SIGKILL:
-            # A stopped process acts on nothing but SIGKILL until it is continued.
-            await self._process.signal_tree(signal.SIGCONT)
+        with suppress(OSError):
+            await self._process.signal_tree(signum)
+            if signum != signal.SIGKILL:
+                # A stopped process acts on nothing but SIGKILL until it is continued.
+                await self._process.signal_tree(signal.SIGCONT)
+
+    # A program that has run out of descriptors can't look at the rest of a tree. That is no reason
+    # to leave a stop half-way: who can't be seen is not gone, and is looked at again.
+
+    def _is_gone(self) -> bool:
+        with suppress(OSError):
+            return self._process.gone
+        return False
+
+    async def _wait_gone(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            while not self._is_gone():
+                with suppress(OSError):
+                    await self._process.wait_gone()
+                    return
+                await trio.sleep(_LOOK_AGAIN_AFTER_S)

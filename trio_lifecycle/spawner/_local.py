@@ -80,7 +80,7 @@ class LocalSpawner(Spawner):
 
 def _take_over(request: SpawnRequest, pid: int, output: FileOutput | PipedOutput) -> LocalProcess:
     try:
-        return LocalProcess.of_child(pid, output)
+        return LocalProcess.of_child(pid, request.instance_id, output)
     except OSError as error:
         problem = f"its end could not be watched for: {error.strerror}"
         retryable = error.errno in _RETRYABLE

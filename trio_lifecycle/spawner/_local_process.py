@@ -13,6 +13,8 @@ from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle._proc import (
     Stat,
     all_stats,
+    has_variable,
+    holder_of,
     holds_socket,
     is_descendant,
     listeners_at,
@@ -21,6 +23,7 @@ from trio_lifecycle._proc import (
     tree_of,
     wchan,
 )
+from trio_lifecycle._requests import INSTANCE_VARIABLE
 from trio_lifecycle.abc import Process, Verdict
 
 # How long a program that has run out of descriptors gets to close some.
@@ -34,8 +37,11 @@ class LocalProcess(Process):
     that long, its number can't be another's.
     """
 
-    def __init__(self, pid: int, pidfd: int, output: FileOutput | PipedOutput) -> None:
+    def __init__(
+        self, pid: int, pidfd: int, instance_id: str, output: FileOutput | PipedOutput
+    ) -> None:
         self._pid = pid
+        self._instance_id = instance_id
         self._pidfd = pidfd
         self._output = output
         self._turn = trio.Lock()
@@ -45,17 +51,19 @@ class LocalProcess(Process):
         self._status: int | None = None
 
     @classmethod
-    def of_child(cls, pid: int, output: FileOutput | PipedOutput) -> "LocalProcess":
+    def of_child(
+        cls, pid: int, instance_id: str, output: FileOutput | PipedOutput
+    ) -> "LocalProcess":
         """Take over a child that was spawned this moment; if that fails, there is no child.
 
         Raises:
             OSError: There is no descriptor left to watch it through.
         """
         try:
-            return cls(pid, os.pidfd_open(pid), output)
+            return cls(pid, os.pidfd_open(pid), instance_id, output)
         except ProcessLookupError:
             # It has ended, and SIGCHLD is ignored or a handler of this program reaps every child.
-            process = cls(pid, -1, output)
+            process = cls(pid, -1, instance_id, output)
             process._ended = process._reaped = True
             return process
         except BaseException:
@@ -173,10 +181,7 @@ class LocalProcess(Process):
         return not self.gone and is_descendant(pid, self._pid)
 
     async def listener_at(self, host: str, port: int) -> Verdict:
-        """Look who holds the listening socket.
-
-        The child or one of its tree.
-        """
+        """Look who holds the listening socket: one of the tree, or one that bears its id."""
         found = listeners_at(host, port)
         if not found:
             return Verdict.UNKNOWN
@@ -187,9 +192,14 @@ class LocalProcess(Process):
         if holds_socket(self._pid, inode):
             return Verdict.OURS
         held = [holds_socket(stat.pid, inode) for stat in tree_of(self._pid, all_stats())]
-        if True in held:
+        if True in held or self._is_by_a_stray(inode):
             return Verdict.OURS
         return Verdict.UNKNOWN if None in held else Verdict.FOREIGN
+
+    def _is_by_a_stray(self, inode: int) -> bool:
+        # A child that forked twice belongs to nobody any more, but has its environment from us.
+        holder = holder_of(inode)
+        return holder is not None and has_variable(holder, INSTANCE_VARIABLE, self._instance_id)
 
     def output_tail(self) -> bytes:
         """Give the end of the output, complete once the child has ended."""
