@@ -18,7 +18,7 @@ DEMANDED = [v for v in os.environ.get("TRIO_LIFECYCLE_PYTHONS", "").replace(",",
 nox.options.error_on_missing_interpreters = bool(DEMANDED)
 
 GROUPS = nox.project.load_toml("pyproject.toml")
-CODE = ["trio_lifecycle", "tests", "noxfile.py", "docs/conf.py"]
+CODE = ["trio_lifecycle", "tests", "noxfile.py", "docs/conf.py", "docs/state_picture.py"]
 
 
 def install(session: nox.Session, *groups: str, extras: str = "cli,ssh") -> None:
@@ -47,7 +47,7 @@ def tests(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the package's own types, and that users see all of them."""
     install(session, "tests", "types")
-    session.run("mypy", "trio_lifecycle", "tests/plugins", "tests/types")
+    session.run("mypy", "trio_lifecycle", "tests")
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "trio_lifecycle")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypedDict
 
-from attrs import Attribute, field, frozen
+from attrs import Attribute, Factory, field, frozen
 
 from trio_lifecycle._destination import Output
 from trio_lifecycle._environment import Environment
@@ -143,6 +143,14 @@ def _ready_timeout(seconds: float) -> float:
     return check_seconds("ready_timeout", seconds)
 
 
+def _is_name(config: object, attribute: "Attribute[str]", value: object) -> None:
+    check_name(attribute.name, value)
+
+
+def _last_part(config: "LifecycleConfig") -> str:
+    return config.binary_name.rpartition("/")[2]
+
+
 class ConfigOptions(TypedDict, total=False):
     """Fields of ``LifecycleConfig`` that ``with_health_check`` and ``with_callback`` pass on."""
 
@@ -194,20 +202,14 @@ class LifecycleConfig:
         default=DEFAULT_READY_TIMEOUT_S, converter=_ready_timeout, kw_only=True
     )
     detach: bool = field(default=False, validator=_is_flag, kw_only=True)
-    name: str = field(kw_only=True)
+    name: str = field(
+        default=Factory(_last_part, takes_self=True), validator=_is_name, kw_only=True
+    )
     stop_ladder: StopLadder = field(
         default=DEFAULT_STOP_LADDER, validator=_is_stop_ladder, kw_only=True
     )
     output: Output = field(factory=Output, validator=_is_output, kw_only=True)
     search_path: tuple[Path, ...] = field(default=(), converter=_search_path, kw_only=True)
-
-    @name.default
-    def _last_part(self) -> str:
-        return self.binary_name.rpartition("/")[2]
-
-    @name.validator
-    def _is_name(self, attribute: "Attribute[str]", value: object) -> None:
-        check_name(attribute.name, value)
 
     def __attrs_post_init__(self) -> None:
         unfilled = self.markers - {FREE_PORT} - self.ready_mode.markers

@@ -18,7 +18,7 @@ class Diary:
     def __init__(self, name: str, instance_id: str, observer: Observer | None) -> None:
         self.name = name
         self.instance_id = instance_id
-        self.state = State.NEW
+        self.state: State = State.NEW
         self._observer = observer
 
     def note(self, kind: Callable[..., Event], **facts: Any) -> None:

@@ -49,8 +49,8 @@ class DaemonHandle:
         self.name = name
         self.instance_id = instance_id
         self.origin: Origin = origin
-        self.url = report.url
-        self.port = report.port
+        self.url: str | None = report.url
+        self.port: int | None = report.port
         self.ready_after_s = ready_after_s
         self.report: Mapping[str, Any] = MappingProxyType(dict(report.facts))
         self._process = process

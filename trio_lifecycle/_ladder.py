@@ -72,7 +72,7 @@ class StopLadder:
     rungs: tuple[Rung, ...] = field()
 
     def __init__(self, *steps: tuple[int, float] | Rung) -> None:
-        self.__attrs_init__(_rungs(steps))
+        object.__setattr__(self, "rungs", _rungs(steps))
 
     def __repr__(self) -> str:
         return f"StopLadder({', '.join(f'({rung.name}, {rung.seconds})' for rung in self.rungs)})"

@@ -278,7 +278,7 @@ class Launch:
         except BaseException:
             # Nobody has the handle yet, so nobody else can clean up. The stop is bounded by its
             # ladder.
-            await self.stopper.stop()
+            await self.stopper.stop()  # noqa: ASYNC102  # it shields itself
             process.close()
             raise
         if self._detached:

@@ -43,7 +43,7 @@ class DaemonLifecycle:
         preflight: Iterable[Preflight] = (),
         observer: Observer | None = None,
     ) -> None:
-        self.config = _check(config, spawner, observer)
+        self.config: LifecycleConfig = _check(config, spawner, observer)
         place = spawner or LocalSpawner()
         checks = _checks(preflight)
         self._by = Collaborators(place, place.open_prober(), checks, observer)
@@ -142,8 +142,8 @@ class DaemonLifecycle:
                     handle = await keeper.started()
                     with keeper.body:
                         yield handle
-                except BaseException as error:
-                    # Raised outside of the nursery, which would wrap it into a group.
+                except BaseException as error:  # noqa: ASYNC103  # raised by conclude()
+                    # Outside of the nursery, which would wrap it into a group.
                     outcome = error
                 finally:
                     keeper.leave()
@@ -151,7 +151,7 @@ class DaemonLifecycle:
             raise _only(group) from None
         keeper.conclude(outcome)
 
-    async def run(
+    async def run(  # noqa: ASYNC114  # a checker can't know the name by itself
         self, *, task_status: trio.TaskStatus[DaemonHandle] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Give the daemon to a nursery: ``daemon = await nursery.start(lifecycle.run)``.
@@ -202,7 +202,7 @@ class DaemonLifecycle:
                 nursery.start_soon(keeper.begin)
                 try:
                     handle = await keeper.started()
-                except BaseException as error:
+                except BaseException as error:  # noqa: ASYNC103  # raised below
                     outcome = error
         except BaseExceptionGroup as group:
             raise _only(group) from None

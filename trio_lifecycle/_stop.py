@@ -33,7 +33,7 @@ class Stopper:
         self._report: StopReport | None = None
         self._last_rung: str | None = None
         self._died = False
-        self.asked = False
+        self.asked: bool = False
 
     def note_death(self) -> bool:
         """Say whether the daemon ended before anybody asked it to; the diary hears of it once."""

@@ -89,9 +89,11 @@ class ReservedPort(Protocol):
     @property
     def number(self) -> int:
         """The port."""
+        ...
 
     def release(self) -> None:
         """Let others have it. Calling it again is fine."""
+        ...
 
 
 class Process(ABC):
@@ -329,6 +331,7 @@ class Preflight(Protocol):
         All checks of a start run at once, and all failures are reported together in one
         PreflightError.
         """
+        ...
 
 
 Observer = Callable[[Event], object]

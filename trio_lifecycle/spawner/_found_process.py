@@ -153,10 +153,25 @@ class UnseenProcess(Process):
     On another machine, or another user's.
     """
 
-    pid = None
-    status = None
-    ended = False
-    gone = False
+    @property
+    def pid(self) -> None:
+        """It can't be told."""
+        return
+
+    @property
+    def status(self) -> None:
+        """It can't be told."""
+        return
+
+    @property
+    def ended(self) -> bool:
+        """Its end can't be seen."""
+        return False
+
+    @property
+    def gone(self) -> bool:
+        """Its end can't be seen."""
+        return False
 
     async def wait(self) -> None:
         """Its end can't be seen."""

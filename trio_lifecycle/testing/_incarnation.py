@@ -34,9 +34,11 @@ class Simulated(Protocol):
     @property
     def incarnations(self) -> Sequence["Incarnation"]:
         """Every process that was ever started."""
+        ...
 
     def start(self, port: int | None = None) -> "Incarnation":
         """Start one more."""
+        ...
 
 
 @define(init=False, eq=False)
