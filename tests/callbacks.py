@@ -1,6 +1,8 @@
-"""Callbacks under test: a process that is only asked for its tree, and means to call."""
+"""Callbacks under test: a process with a tree, and means to call."""
 
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -11,22 +13,23 @@ import trio
 from tests.support import PATIENCE_S
 from trio_lifecycle.abc import Prober, Process, Report, Start
 from trio_lifecycle.ready._callback import ArmedCallback, Callback
+from trio_lifecycle.testing import SimulatedDaemon
+from trio_lifecycle.testing._spawner import SimulatedProcess
+
+REQUEST_START = b"POST /ready/x HTTP/1.1\r\nHost: x\r\n"
 
 
-class FakeProcess(Process):
-    """A process of which only the tree is asked."""
+class FakeProcess(SimulatedProcess):
+    """A process with this tree, unless it can't tell."""
 
     def __init__(self, *tree: int, tells: bool = True) -> None:
+        super().__init__(SimulatedDaemon().start())
         self.tree = tree
         self.tells = tells
 
     async def contains(self, pid: int) -> bool | None:
         await trio.lowlevel.checkpoint()
         return pid in self.tree if self.tells else None
-
-
-# The rest of the contract is not asked for here.
-FakeProcess.__abstractmethods__ = frozenset()
 
 
 async def arm(mode: Callback | None = None, **known: Any) -> ArmedCallback:
@@ -51,7 +54,10 @@ class Waiting:
         self.report: Report | None = None
         self.ready = trio.Event()
 
-    async def serve(self, process: Process) -> None:
+    async def serve(
+        self, process: Process, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        task_status.started()
         self.report = await self.armed.wait(process)
         self.ready.set()
 
@@ -99,6 +105,12 @@ async def read_answer(stream: trio.SocketStream) -> tuple[int, dict[str, Any]]:
     return int(last.split()[1]), json.loads(body)
 
 
+def reset(stream: trio.SocketStream) -> None:
+    """Close in a way that sends RST."""
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.socket.close()
+
+
 @asynccontextmanager
 async def waiting(
     mode: Callback | None = None, process: Process | None = None, **known: Any
@@ -107,8 +119,10 @@ async def waiting(
     try:
         async with trio.open_nursery() as nursery:
             it = Waiting(armed)
-            nursery.start_soon(it.serve, process or FakeProcess(17))
+            await nursery.start(it.serve, process or FakeProcess(17))
             yield it
             nursery.cancel_scope.cancel()
     finally:
-        await armed.disarm()
+        # A test that was cancelled leaves no server behind either.
+        with trio.fail_after(PATIENCE_S, shield=True):
+            await armed.disarm()

@@ -33,7 +33,7 @@ async def server(talk: Talk, context: ssl.SSLContext | None = None) -> AsyncIter
 
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        nursery.start_soon(trio.serve_listeners, serve, listeners)
+        await nursery.start(trio.serve_listeners, serve, listeners)
         try:
             yield f"127.0.0.1:{listeners[0].socket.getsockname()[1]}"
         finally:

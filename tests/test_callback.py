@@ -11,7 +11,7 @@ import trio.testing
 
 from tests.callbacks import FakeProcess, Waiting, arm, read_answer, waiting
 from tests.support import python_daemon
-from trio_lifecycle import DaemonLifecycle
+from trio_lifecycle import DaemonLifecycle, _proc
 from trio_lifecycle._errors import ConfigError, ReadyError
 from trio_lifecycle._markers import CALLBACK_URL
 from trio_lifecycle._receiver import CallbackReceiver, Peer
@@ -213,7 +213,7 @@ async def test_a_query_and_a_proxys_form_of_the_target_are_understood() -> None:
             assert 200 == await it.post(target=decorate % it.target)
 
 
-IN_ARGUMENTS = {"in_arguments": frozenset({CALLBACK_URL})}
+IN_ARGUMENTS: dict[str, Any] = {"in_arguments": frozenset({CALLBACK_URL})}
 
 
 @pytest.mark.fault(87)
@@ -262,7 +262,7 @@ async def test_with_the_url_in_the_environment_only_who_has_it_may_call() -> Non
 async def test_with_the_url_in_the_arguments_a_daemon_that_changed_its_user_may_call(
     tree: list[int], status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = _callback.connection_uid
+    real = _proc.connection_uid
 
     def connection_uid(*ends: tuple[str, int]) -> tuple[int, int] | None:
         found = real(*ends)

@@ -4,6 +4,7 @@ import io
 import pickle
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,14 +34,14 @@ def test_a_string_and_a_path_mean_a_file(to: "str | Path") -> None:
 @pytest.mark.parametrize(
     "to", [sys.stderr, io.BytesIO(), io.StringIO(), Bare(), print, [].append, Output], ids=repr
 )
-def test_a_stream_and_a_callable_are_kept_as_they_are(to: object) -> None:
+def test_a_stream_and_a_callable_are_kept_as_they_are(to: Any) -> None:
     assert to is Output(to=to).to
 
 
 @pytest.mark.parametrize(
     "to", ["", "a\0b", b"/bytes", Path("a\0b"), 1, True, ["q.log"], object()], ids=repr
 )
-def test_what_can_take_no_output_is_refused(to: object) -> None:
+def test_what_can_take_no_output_is_refused(to: Any) -> None:
     with pytest.raises(ConfigError, match=r"^output\.to: must be None, a path, a stream or"):
         Output(to=to)
 

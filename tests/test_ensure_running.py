@@ -110,6 +110,7 @@ async def test_a_later_death_comes_out_of_the_nursery() -> None:
     with pytest.RaisesGroup(DaemonDiedError):
         async with trio.open_nursery() as nursery:
             await nursery.start(SimulatedDaemon(dies_after=9.0).lifecycle().run)
+            await trio.sleep_forever()
 
 
 # --- ensure_running() ---

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import trio
@@ -44,7 +44,7 @@ async def pipe() -> AsyncIterator[Callable[..., Pipe]]:
     """Make pipes, and close them at the end."""
     pipes: list[Pipe] = []
 
-    def make(tail_bytes: int = 100, to: object = None) -> Pipe:
+    def make(tail_bytes: int = 100, to: Any = None) -> Pipe:
         pipes.append(Pipe(Output(tail_bytes, to)))
         return pipes[-1]
 
@@ -69,7 +69,7 @@ COMPLAINT = "the output of queen can't be passed on any more"
 # --- destinations ---------------------------------------------------------------------------------
 
 
-def pass_on(to: object, *chunks: bytes) -> Destination:
+def pass_on(to: Any, *chunks: bytes) -> Destination:
     destination = Destination("queen", Output(to=to).to)
     for chunk in chunks:
         destination.feed(chunk)
