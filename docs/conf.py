@@ -1,16 +1,17 @@
 """How Sphinx builds the documentation: sphinx-build -W -n docs docs/_build/html."""
 
 import sys
-from importlib.metadata import version as version_of
 from pathlib import Path
 from typing import Any
+
+from trio_lifecycle import __version__
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 project = "trio_lifecycle"
 author = "the trio_lifecycle contributors"
 copyright = author
-release = version_of("trio-lifecycle")
+release = __version__
 version = release
 
 extensions = [
