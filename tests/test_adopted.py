@@ -183,7 +183,7 @@ async def our_own_server() -> AsyncIterator[int]:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port: int = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, answer, [listener])
+        await nursery.start(trio.serve_listeners, answer, [listener])
         yield port
         nursery.cancel_scope.cancel()
 

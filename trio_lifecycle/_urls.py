@@ -65,7 +65,8 @@ def _problem(url: str) -> str | None:
         parts = urlsplit(sample)
         port = parts.port
     except ValueError as error:
-        return f"is no URL: {error}"
+        # Which brackets it minds depends on the version of Python.
+        return "has no valid host" if "[" in sample or "]" in sample else f"is no URL: {error}"
     # In capitals it would be read as well, but not everybody who looks for "https:" would find it.
     if not sample.startswith(("http://", "https://")):
         return "must begin with http:// or https://"
