@@ -102,8 +102,8 @@ class DaemonHandle:
     async def stop(self, ladder: StopLadder | None = None) -> StopReport:
         """Ask the daemon to go, then insist; say which rung it took.
 
-        Climbs the configured stop ladder, or the one given, and returns only when the whole tree is
-        gone. Calling it again, from several tasks, or on a daemon that has ended is fine: all get
+        Climbs the configured stop ladder, or the one given, and returns only when the daemon's tree
+        is gone, as far as its spawner can see it: on this machine, its process group. Calling it again, from several tasks, or on a daemon that has ended is fine: all get
         the same report. Once begun it is finished also when the caller is cancelled. An adopted
         daemon is stopped, too.
 
@@ -116,7 +116,7 @@ class DaemonHandle:
         return await self._stopper.stop(ladder)
 
     async def kill(self) -> StopReport:
-        """Send SIGKILL to the whole tree at once, and wait until it is gone.
+        """Send SIGKILL to all that ``stop()`` would signal at once, and wait until it is gone.
 
         It may be called while the daemon is being stopped politely.
 
@@ -129,7 +129,9 @@ class DaemonHandle:
         return await self._stopper.kill()
 
     async def terminate(self) -> None:
-        """Send SIGTERM to the whole tree and don't wait. The end that follows counts as wanted.
+        """Send SIGTERM to all that ``stop()`` would signal, and don't wait.
+
+        The end that follows counts as wanted.
 
         Raises:
             DaemonStateUnknownError: The daemon's process can't be found from here, so nothing was

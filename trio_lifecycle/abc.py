@@ -97,7 +97,12 @@ class ReservedPort(Protocol):
 
 
 class Process(ABC):
-    """One incarnation of a daemon: the main process, and the tree of those that it started."""
+    """One incarnation of a daemon: the main process, and the tree of those that it started.
+
+    The tree is meant as far as the spawner can see it, and each spawner says how far that is.
+    ``LocalSpawner`` signals and waits for the process group that the main process leads; one that
+    has left the group, by ``setsid`` say, stays.
+    """
 
     @property
     @abstractmethod
@@ -120,7 +125,10 @@ class Process(ABC):
     @property
     @abstractmethod
     def gone(self) -> bool:
-        """True when no process of its tree is left, itself included; asked without waiting."""
+        """True when no process of its tree is left, itself included; asked without waiting.
+
+        That is the tree which ``signal_tree`` reaches.
+        """
 
     @abstractmethod
     async def wait(self) -> int | None:
@@ -144,7 +152,9 @@ class Process(ABC):
 
     @abstractmethod
     async def signal_tree(self, signum: int) -> None:
-        """Send a signal to every process of the tree; nothing happens when none is left.
+        """Send a signal to the tree as far as it can be seen; nothing happens when none is left.
+
+        For ``LocalSpawner`` that is the process group.
 
         Never reaches a reused pid.
         """

@@ -60,7 +60,7 @@ class Callback(ReadyMode):
     It may send a JSON object, or nothing. Of its keys four have a meaning: ``url`` (http or https)
     and ``port`` say where the daemon serves (a port alone means 127.0.0.1), ``pid`` must be a
     process of its tree, and ``instance_id`` must be what ``TRIO_LIFECYCLE_INSTANCE`` says. With
-    every other key they stand in ``facts`` of the report. Only the first good callback counts; one
+    every other key they stand in ``daemon.report``. Only the first good callback counts; one
     that comes before the spawn has returned is not lost. ``CallbackReceiver`` lists the answers.
 
     The environment of a process can be read by its user only, its arguments by everybody. So where
