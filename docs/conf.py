@@ -44,7 +44,6 @@ nitpick_ignore = [
     ("py:class", "ArgsT"),
     ("py:class", "trio_lifecycle.testing._run.ResultT"),
     # What users are given, and never name themselves.
-    ("py:class", "trio_lifecycle._config.ConfigOptions"),
     ("py:class", "trio_lifecycle._ladder.Rung"),
     ("py:class", "trio_lifecycle._receiver._asgi.ASGIReceiver"),
     ("py:class", "trio_lifecycle.testing._incarnation.Incarnation"),

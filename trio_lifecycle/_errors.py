@@ -228,7 +228,7 @@ class ForeignDaemonError(LifecycleError):
 
 @define(eq=False, slots=False, repr=False)
 class DaemonStateUnknownError(LifecycleError):
-    """Whether the daemon runs can't be told, so nothing was started or stopped.
+    """Whether the daemon runs can't be told, so nothing was done.
 
     Attributes:
         daemon: The daemon's name.
@@ -239,10 +239,7 @@ class DaemonStateUnknownError(LifecycleError):
     problem: str
 
     def _sentence(self) -> str:
-        return (
-            f"whether {self.daemon} runs can't be told: {self.problem}. "
-            "Nothing was started, so that there are never two."
-        )
+        return f"the state of {self.daemon} is unknown: {self.problem}."
 
 
 @define(eq=False, slots=False, repr=False)

@@ -103,9 +103,10 @@ class DaemonHandle:
         """Ask the daemon to go, then insist; say which rung it took.
 
         Climbs the configured stop ladder, or the one given, and returns only when the daemon's tree
-        is gone, as far as its spawner can see it: on this machine, its process group. Calling it again, from several tasks, or on a daemon that has ended is fine: all get
-        the same report. Once begun it is finished also when the caller is cancelled. An adopted
-        daemon is stopped, too.
+        is gone, as far as its spawner can see it: on this machine, its process group. Calling it
+        again, from several tasks, or on a daemon that has ended is fine: all get the same report.
+        Once begun it is finished also when the caller is cancelled. An adopted daemon is stopped,
+        too, with its session and its descendants.
 
         Raises:
             StopError: A process outlived SIGKILL by 5 s.
@@ -116,7 +117,7 @@ class DaemonHandle:
         return await self._stopper.stop(ladder)
 
     async def kill(self) -> StopReport:
-        """Send SIGKILL to all that ``stop()`` would signal at once, and wait until it is gone.
+        """Send SIGKILL at once to all that ``stop()`` would signal, and wait until it is gone.
 
         It may be called while the daemon is being stopped politely.
 
@@ -158,7 +159,9 @@ class DaemonHandle:
     def _insist_on_process(self) -> None:
         if self._process.pid is None:
             raise DaemonStateUnknownError(
-                self.name, f"it answers at {self.url}, but its process can't be found from here"
+                self.name,
+                f"it answers at {self.url}, but its process can't be found from here, "
+                "so nothing was sent",
             )
 
 

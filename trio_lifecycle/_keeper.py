@@ -28,7 +28,7 @@ class Keeper:
         self._start = trio.CancelScope()
         self._started = trio.Event()
         self._left = trio.Event()
-        self._handle: DaemonHandle | None = None
+        self.handle: DaemonHandle | None = None
         self._start_error: Exception | None = None
         self._end_error: LifecycleError | None = None
         self._ready_at = 0.0
@@ -45,10 +45,10 @@ class Keeper:
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as services:
                 await self._begin(self._launch.run, services)
-                if self._handle is not None:
-                    if self._handle.origin == "adopted":
+                if self.handle is not None:
+                    if self.handle.origin == "adopted":
                         services.start_soon(self._launch.watch)
-                    await self._own(self._handle)
+                    await self._own(self.handle)
                 services.cancel_scope.cancel()
 
     @trio.lowlevel.enable_ki_protection
@@ -64,7 +64,7 @@ class Keeper:
     ) -> None:
         try:
             with self._start:
-                self._handle = await attempt(services)
+                self.handle = await attempt(services)
                 self._ready_at = trio.current_time()
         except Exception as error:
             self._start_error = error
@@ -84,8 +84,11 @@ class Keeper:
             raise
         if self._start_error is not None:
             raise self._start_error
-        assert self._handle is not None
-        return self._handle
+        if self.handle is None:
+            # A task that serves the process has crashed, and its error is on its way here.
+            await trio.sleep_forever()
+        assert self.handle is not None
+        return self.handle
 
     def leave(self) -> None:
         """Say that the owner's block has left."""
@@ -104,12 +107,24 @@ class Keeper:
             raise outcome
 
     async def _own(self, handle: DaemonHandle) -> None:
+        try:
+            await self._launch.over.wait()
+            if not self._left.is_set():
+                self._look_for_death()
+            await self._let_go(handle)
+        except BaseException:
+            # A task that serves the process has crashed, or an observer has ended the program. The
+            # daemon goes all the same, after the block.
+            self.body.cancel()
+            with trio.CancelScope(shield=True):
+                await self._left.wait()
+                await self._let_go(handle)
+            raise
+
+    async def _let_go(self, handle: DaemonHandle) -> None:
         process, stopper = self._launch.process, self._launch.stopper
         assert process is not None
         assert stopper is not None
-        await self._launch.over.wait()
-        if not self._left.is_set():
-            self._look_for_death()
         try:
             if handle.origin == "spawned":
                 await stopper.stop()
@@ -124,7 +139,7 @@ class Keeper:
 
     def _look_for_death(self) -> None:
         """Cancel the owner's block if the daemon died under it."""
-        handle, stopper = self._handle, self._launch.stopper
+        handle, stopper = self.handle, self._launch.stopper
         if handle is None or stopper is None or self._end_error or not stopper.note_death():
             return
         process = self._launch.process

@@ -26,7 +26,7 @@ from trio_lifecycle._events import Adopted, Failed, Found, Ready, Spawned, Start
 from trio_lifecycle._handle import DaemonHandle, Origin, show_tail
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in
 from trio_lifecycle._polling import next_interval
-from trio_lifecycle._requests import INSTANCE_VARIABLE
+from trio_lifecycle._requests import CALLBACK_VARIABLE, INSTANCE_VARIABLE
 from trio_lifecycle._state_dir import log_path, make_private
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
@@ -110,9 +110,18 @@ class Launch:
                 request = await self._prepare(wait)
                 return await self._spawn(request, nursery)
         except BaseException as error:
-            await self.held.aclose()
+            await self._clean_up()
             self._note_failure(error)
             raise
+
+    async def _clean_up(self) -> None:
+        """Leave nothing: nobody has the handle yet, so nobody else can."""
+        try:
+            if self.stopper is not None and self.process is not None:
+                await self.stopper.stop()  # shields itself, and is bounded by its ladder
+                self.process.close()
+        finally:
+            await self.held.aclose()
 
     def _note_failure(self, error: BaseException) -> None:
         # A StopError leaves the state at "stopping": the process is still there.
@@ -130,10 +139,17 @@ class Launch:
             DaemonStateUnknownError: It is alive, but has not answered for the ready timeout.
         """
         assert self.stopper is not None
-        if self.stopper.asked and self.process is not None:
-            await self.process.wait_gone()
-        if self.process is None or self._has_ended():
+        assert self.process is not None
+        with trio.move_on_after(self.config.ready_timeout):
+            if self.stopper.asked:
+                await self.process.wait_gone()
+        if self.process.gone or self._has_ended():
+            # Leaves no zombie, also when the run in which it was spawned is over.
+            self.process.close()
             return None
+        if self.stopper.asked:
+            problem = f"process {self.process.pid} was asked to go, and is still there"
+            raise DaemonStateUnknownError(self.config.name, f"{problem}; {_NOTHING_STARTED}")
         assert self._armed is not None
         began = trio.current_time()
         with trio.move_on_after(self.config.ready_timeout):
@@ -144,7 +160,7 @@ class Launch:
                 await trio.sleep(next_interval(waited, _LOOK_INTERVAL_S))
             return self._handle
         problem = f"process {self.process.pid} is alive, but {self._armed.last_seen}"
-        raise DaemonStateUnknownError(self.config.name, problem)
+        raise DaemonStateUnknownError(self.config.name, f"{problem}; {_NOTHING_STARTED}")
 
     def _has_ended(self) -> bool:
         return self.process is None or self.process.ended
@@ -172,7 +188,8 @@ class Launch:
             owner = self._by.prober.describe_owner(*where) if where else "somebody"
             problem = f"{owner} is there, but {sighting.detail}"
         raise DaemonStateUnknownError(
-            self.config.name, f"{problem}, for {self.config.ready_timeout} s"
+            self.config.name,
+            f"{problem}, for {self.config.ready_timeout} s; {_NOTHING_STARTED}",
         )
 
     async def _adopt(self, sighting: Sighting) -> DaemonHandle:
@@ -229,7 +246,8 @@ class Launch:
             instance_id=self.instance_id,
             program=program,
             args=tuple(fill(arg, values) for arg in self.config.args),
-            env={**env, **armed.env, INSTANCE_VARIABLE: self.instance_id},
+            # The callback of our own starter is not for our daemons.
+            env={CALLBACK_VARIABLE: None, **env, **armed.env, INSTANCE_VARIABLE: self.instance_id},
             working_dir=self.config.working_dir,
             output=output,
             detached=self._detached,
@@ -257,30 +275,27 @@ class Launch:
     # --- spawn and wait ---
 
     async def _spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> DaemonHandle:
-        process = await self._by.spawner.spawn(request, nursery)
-        # No checkpoint from here to the try: a cancellation in between would lose the process.
         began = trio.current_time()
-        self.process = process
+        with trio.move_on_at(began + self.config.ready_timeout):
+            self.process = await self._by.spawner.spawn(request, nursery)
+        if self.process is None:
+            waited_s = trio.current_time() - began
+            raise ReadyTimeoutError(self.config.name, waited_s, "its spawn had not come to an end")
+        # No checkpoint from the spawn to here: a cancellation in between would lose the process.
+        process = self.process
         self.stopper = Stopper(process, self.config.stop_ladder, self.diary)
-        try:
-            self.diary.note(Spawned, pid=process.pid)
-            nursery.start_soon(self.watch)
-            report = await self._wait_until_ready(process, self.stopper, began)
-            ready_after_s = trio.current_time() - began
-            handle = self._hand_out("spawned", report, ready_after_s)
-            self.diary.note(
-                Ready,
-                pid=process.pid,
-                url=report.url,
-                port=report.port,
-                ready_after_s=ready_after_s,
-            )
-        except BaseException:
-            # Nobody has the handle yet, so nobody else can clean up. The stop is bounded by its
-            # ladder.
-            await self.stopper.stop()  # noqa: ASYNC102  # it shields itself
-            process.close()
-            raise
+        self.diary.note(Spawned, pid=process.pid)
+        nursery.start_soon(self.watch)
+        report = await self._wait_until_ready(process, self.stopper, began)
+        ready_after_s = trio.current_time() - began
+        handle = self._hand_out("spawned", report, ready_after_s)
+        self.diary.note(
+            Ready,
+            pid=process.pid,
+            url=report.url,
+            port=report.port,
+            ready_after_s=ready_after_s,
+        )
         if self._detached:
             await self.held.aclose()
         return handle
@@ -343,6 +358,8 @@ class Launch:
         return self._handle
 
 
+_NOTHING_STARTED: Final = "nothing was started, so that there are never two"
+
 # Between two looks at a daemon that somebody else is starting.
 _LOOK_INTERVAL_S: Final = 0.1
 
@@ -374,4 +391,7 @@ async def _disarm(armed: ArmedReady) -> None:
     # Shielded: a socket that stays open after a cancelled start is a leak. Bounded, because it is
     # somebody's plug-in.
     with trio.move_on_after(_DISARM_PATIENCE_S, shield=True):
-        await armed.disarm()
+        try:
+            await armed.disarm()
+        except Exception:
+            _log.exception("a ready mode could not let go of what it had taken")

@@ -207,10 +207,13 @@ class DaemonLifecycle:
                     outcome = error
         except BaseExceptionGroup as group:
             raise _only(group) from None
+        if keeper.handle is not None:
+            # Also when the caller was cancelled at the moment of readiness: it runs, and whoever
+            # asks next gets it.
+            self._left_running = launch
         if outcome is not None:
             raise outcome
         assert handle is not None
-        self._left_running = launch
         return handle
 
     async def stop(self, handle: DaemonHandle) -> StopReport:
@@ -246,9 +249,11 @@ def _checks(preflight: Iterable[Preflight]) -> tuple[Preflight, ...]:
     return checks
 
 
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """Take a single error out of the group that a nursery made of it.
+def _only(error: BaseException) -> BaseException:
+    """Take a single error out of the groups that our nurseries made of it.
 
-    A Ctrl-C while the keeper was at work.
+    It is Ctrl-C while the keeper was at work, or what a plug-in's own task raised.
     """
-    return group.exceptions[0] if len(group.exceptions) == 1 else group
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

@@ -11,6 +11,9 @@ from trio_lifecycle._destination import Output
 # Every process that a daemon starts inherits it, unless it empties its environment.
 INSTANCE_VARIABLE: Final = "TRIO_LIFECYCLE_INSTANCE"
 
+# Where a daemon under ``Callback`` finds the URL to post to.
+CALLBACK_VARIABLE: Final = "TRIO_LIFECYCLE_CALLBACK_URL"
+
 
 @frozen(kw_only=True)
 class SpawnRequest:

@@ -32,6 +32,7 @@ class Stopper:
         self._patience = trio.CancelScope()
         self._report: StopReport | None = None
         self._last_rung: str | None = None
+        self._terminated_by: int | None = None
         self._died = False
         self.asked: bool = False
 
@@ -71,15 +72,18 @@ class Stopper:
         """Ask the tree once to go, and don't wait."""
         self.asked = not self.note_death()
         if self.asked and not self._process.ended:
+            self._terminated_by = signum
             await self._send(signum)
 
     async def _climb(self, ladder: StopLadder) -> StopReport:
         began = trio.current_time()
         with self._patience:
-            for rung in ladder.rungs:
+            for number, rung in enumerate(ladder.rungs):
                 if self._is_gone() or self._patience.cancel_called:
                     break
-                await self._send(rung.signum)
+                # Many programs take a second SIGTERM for an order to drop all.
+                if number > 0 or rung.signum != self._terminated_by:
+                    await self._send(rung.signum)
                 await self._wait_gone(rung.seconds)
         # A scope serves once, and who gets a StopError may ask again.
         self._patience = trio.CancelScope()
@@ -108,10 +112,7 @@ class Stopper:
 
     async def _send(self, signum: int) -> None:
         rung = signal_name(signum)
-        if rung == self._last_rung and signum != signal.SIGKILL:
-            # `terminate` sent it. Many programs take a second SIGTERM for an order to drop all.
-            return
-        if rung != self._last_rung:
+        if signum != signal.SIGKILL or rung != self._last_rung:
             self._last_rung = rung
             self._diary.note(Stopping, pid=self._process.pid, rung=rung)
         with suppress(OSError):

@@ -13,6 +13,7 @@ from trio_lifecycle._errors import ConfigError, ReadyError
 from trio_lifecycle._markers import CALLBACK_URL, Marker
 from trio_lifecycle._proc import connection_uid, holder_of
 from trio_lifecycle._receiver import CallbackReceiver, Expectation, Peer
+from trio_lifecycle._requests import CALLBACK_VARIABLE
 from trio_lifecycle._urls import port_of
 from trio_lifecycle.abc import ArmedReady, Process, ReadyMode, Report, Start
 from trio_lifecycle.ready._callback_server import CallbackServer
@@ -20,9 +21,6 @@ from trio_lifecycle.ready._callback_server import CallbackServer
 __all__ = ["Callback", "CallbackReceiver"]
 
 DEFAULT_HOST: Final = "127.0.0.1"
-
-# Where a daemon finds the URL in its environment.
-URL_VARIABLE: Final = "TRIO_LIFECYCLE_CALLBACK_URL"
 
 # The kernel caps it at net.core.somaxconn. A callback may come before the wait begins, and waits
 # in this queue; the longer it is, the more idle connections it takes to fill it first.
@@ -139,7 +137,7 @@ class ArmedCallback(ArmedReady):
     @property
     def env(self) -> Mapping[str, str]:
         """The URL."""
-        return {URL_VARIABLE: self._expectation.url}
+        return {CALLBACK_VARIABLE: self._expectation.url}
 
     @property
     def values(self) -> Mapping[Marker, str]:
@@ -216,7 +214,7 @@ async def _find_stranger(process: Process, peer: Peer | None) -> str | None:
     """Say why whoever calls can't be trusted; None if it is the same user, or the daemon."""
     found = connection_uid(peer.client, peer.server) if peer else None
     if found is None:
-        return f"who calls can't be told; take the URL from {URL_VARIABLE}, not from the arguments"
+        return f"who calls can't be told; take the URL from {CALLBACK_VARIABLE}, not from the arguments"
     uid, inode = found
     if uid == os.geteuid():
         return None

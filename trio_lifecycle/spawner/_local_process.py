@@ -231,7 +231,8 @@ class LocalProcess(Process):
         """Take in the rest of the output and close."""
         self._output.take_rest()
         self._output.close()
-        if self._pidfd >= 0:
+        # One that outlived SIGKILL is watched on.
+        if self._pidfd >= 0 and self.ended:
             trio.lowlevel.notify_closing(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
