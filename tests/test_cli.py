@@ -29,20 +29,30 @@ def test_then_gives_its_exit_status_and_stops_the_daemon(command: str, status: i
 
 
 WRONG_USE = {
-    "no program": ((), "PROGRAM: is missing"),
+    "no program": ((), "PROGRAM is missing; write: trio-lifecycle run"),
     "two modes": (
         ("--callback", "--manual", "--", *SLEEP),
         "--callback and --manual: exclude each other",
     ),
     "quiet and verbose": (("-q", "-v", "--", *SLEEP), "--quiet and --verbose: exclude each other"),
-    "a slip": (("--heath", "x", "--", *SLEEP), "Did you mean --health?"),
-    "no number": (("--timeout", "soon", "--", *SLEEP), 'unable to convert "soon"'),
+    "a slip": (
+        ("--heath", "x", "--", *SLEEP),
+        "Unknown option: --heath. Did you mean --health?\nMore",
+    ),
+    "no number": (("--timeout", "soon", "--", *SLEEP), "--timeout: wants a number of seconds, not"),
+    "a number below 0": (("--timeout", "-1", "--", *SLEEP), "seconds and finite, not -1\n"),
     "a number that is none": (("--timeout", "nan", "--", *SLEEP), "--timeout: must be more than 0"),
     "a negative patience": (("--stop-timeout", "-1", "--", *SLEEP), "--stop-timeout: the seconds"),
     "no URL": (("--health", "localhost", "--", *SLEEP), "--health: 'localhost' must begin with"),
     "port 0": (("--health", "http://a:0/", "--", *SLEEP), "port 0; {port} finds a free one"),
     "no such directory": (("--cwd", "/no/where", "--", *SLEEP), "--cwd: '/no/where' is no"),
-    "no KEY=VALUE": (("--env", "SECRET", "--", *SLEEP), "--env: wants KEY=VALUE"),
+    "no KEY=VALUE": (("--env", "SECRET", "--", *SLEEP), "--env: wants K=V"),
+    "two variables": (("--env", "A=1", "B=2", "--", *SLEEP), "--env: takes one K=V; write --env"),
+    "an option of the program": (
+        ("uvicorn", "app:app", "--port", "1"),
+        "Unknown option: --port.\nWhat belongs to the program goes behind --: trio-lifecycle run",
+    ),
+    "an option like none of ours": (("--host", "x", "--", *SLEEP), "--host.\nMore"),
     "no callback": (("--", "echo", "{callback_url}"), "{callback_url}: has a value only with"),
     "no name": (("--name", "a/b", "--", *SLEEP), "--name: 'a/b' can't be a file name"),
 }
@@ -60,7 +70,8 @@ def test_wrong_use_exits_2_and_says_what_is_wrong(wrong: str) -> None:
 
 @pytest.mark.fault(96)
 def test_a_value_that_may_be_secret_is_not_repeated() -> None:
-    assert "hunter2" not in finish("--env", "hunter2", "--", *SLEEP).err
+    for words in [("--env", "hunter2"), ("--evn=hunter2",), ("--env", "A=1", "B=hunter2")]:
+        assert "hunter2" not in finish(*words, "--", *SLEEP).err
 
 
 @pytest.mark.fault(16)
@@ -91,7 +102,7 @@ def test_a_daemon_that_dies_ends_the_command_that_needs_it(tmp_path: Path) -> No
     script = "echo $$ > shell; echo go > go; exec sleep 600"
     with run("--then", script, "--", "sh", "-c", "read line < go; exit 0", cwd=tmp_path) as running:
         assert 125 == running.end()
-    assert "exited with status 0" in running.err
+    assert "sh: ended (exited with status 0)\n" in running.err
     assert not is_alive(int((tmp_path / "shell").read_text()))
 
 
@@ -191,6 +202,26 @@ def test_help_and_version_are_given() -> None:
         with Run(*words) as done:
             assert 0 == done.end()
         assert said in done.out
+
+
+def test_help_says_what_an_option_takes() -> None:
+    with Run("run", "--help", env={**os.environ, "COLUMNS": "200"}) as help_:
+        help_.end()
+    taken = dict(re.findall(r"^│ --([a-z-]+) ([A-Z=]+) ", help_.out, re.MULTILINE))
+    assert {
+        "health": "URL",
+        "timeout": "S",
+        "name": "N",
+        "env": "K=V",
+        "cwd": "DIR",
+        "stop-timeout": "S",
+        "then": "COMMAND",
+    } == taken
+
+
+def test_each_env_takes_one_value() -> None:
+    words = ("--env", "A=1", "--env", "B=2", "printenv", "A", "B")
+    assert "printenv | 1\nprintenv | 2\n" in finish(*words).err
 
 
 def test_without_the_extra_it_is_said_how_to_get_it() -> None:

@@ -58,9 +58,34 @@ def test_quiet_shows_errors_with_the_end_of_the_output_and_nothing_else() -> Non
 
 def test_verbose_shows_what_was_found_and_seen() -> None:
     done = finish("-v", *HEALTH, "--timeout", "0.4", "--", *SLEEP)
-    assert re.search(r"sleep is /\S+/sleep\nsleep started as process \d+\n", done.err)
-    assert re.search(r"sleep: waiting for http://127.0.0.1:\d+/ \(0 s\): refused", done.err)
-    assert "sleep gets SIGTERM" in done.err
+    assert re.search(r"sleep: is /\S+/sleep\nsleep: started as process \d+\n", done.err)
+    assert re.search(r"sleep: waiting \(0 s\) for http://127.0.0.1:\d+/: refused", done.err)
+    assert "sleep: gets SIGTERM\n" in done.err
+    assert 1 == done.err.count("SIGTERM\n"), "said once"
+    assert all(
+        re.match(r"(sleep|trio-lifecycle): |It wrote", line) for line in done.err.split("\n")[:-1]
+    )
+
+
+def test_a_daemon_that_answers_without_success_before_the_start_is_shown() -> None:
+    with run(*HEALTH, "--", *SERVER) as first:
+        url = first.line(r"ready at (\S+), process")[1] + "missing"
+        with run("-v", "--health", url, "--timeout", "600", "--", *SLEEP) as second:
+            second.line(rf"^sleep: waiting \(\d s\) for what is already at {url}: answered 404")
+            assert 130 == second.interrupt()
+        assert "started as" not in second.err
+        first.interrupt()
+
+
+def test_a_time_out_names_the_option_in_events_too() -> None:
+    done = finish("--json", *HEALTH, "--timeout", "0.3", "--", *SLEEP)
+    assert done.events()[-1]["reason"].endswith("If it only needs longer, raise --timeout.")
+
+
+def test_a_daemon_without_a_place_is_just_ready() -> None:
+    assert re.search(
+        r"^sleep: ready, process \d+, after \d", finish("--then", ":", "--", *SLEEP).err, re.M
+    )
 
 
 def test_output_and_our_own_lines_come_in_their_order() -> None:
@@ -96,8 +121,8 @@ async def test_where_no_line_can_be_rewritten_a_wait_gets_new_ones(
         await trio.sleep(60)
         nursery.cancel_scope.cancel()
     assert [
-        "web: waiting for http://a/ (5 s): answered 503\n",
-        "web: waiting for http://a/ (10 s): answered 503\n",
+        "web: waiting (5 s) for http://a/: answered 503\n",
+        "web: waiting (10 s) for http://a/: answered 503\n",
         "web: ready at port 80, process 5, after 12.00 s\n",
     ] == written
 
@@ -137,7 +162,8 @@ def test_a_daemon_that_ran_already_is_used_and_left_running() -> None:
         url, pid = first.line(r"ready at (\S+), process (\d+)").groups()
         second = finish("--health", url, "--then", "exit 4", "--", *SLEEP)
         assert 4 == second.process.returncode
-        assert f"ran already at {url}, process {pid}: it is used" in second.err
+        who = rf"process {pid} \([^()]* -m http\.server [^()]*\)"
+        assert re.search(rf"ran already at {url}, {who}: it is used, and left", second.err)
         assert "sleep: is left running" in second.err
         assert is_alive(int(pid))
         assert 130 == first.interrupt()

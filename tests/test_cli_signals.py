@@ -60,12 +60,29 @@ def test_a_signal_during_the_command_ends_its_whole_group_before_the_daemon(name
 @pytest.mark.fault(98)
 def test_a_command_that_heeds_nothing_is_killed_by_a_second_ctrl_c() -> None:
     script = "trap '' INT TERM; echo shell $$; sleep 600 & echo job $!; wait; wait; sleep 600"
-    with run("--json", "--then", script, "--", *SLEEP) as running:
+    with run("--json", "-v", "--then", script, "--", *SLEEP) as running:
         pids = [int(running.line(rf"^{word} (\d+)")[1]) for word in ("shell", "job")]
         running.signal(signal.SIGINT)
-        running.line("Ctrl-C: stopping")
+        running.line(r"Ctrl-C: stopping \(Ctrl-C once more kills at once\)")
+        running.line(r"^sleep: waiting \(\d s\) for the command of --then: SIGINT was sent")
         assert 130 == running.interrupt()
     assert [False, False] == [is_alive(pid) for pid in pids]
+    assert "sleep: gets SIGKILL\n" in running.err
+    assert "sleep: the command of --then is still there; gets SIGKILL\n" in running.err
+
+
+def test_a_daemon_that_was_there_before_is_left_by_ctrl_c_and_not_stopped() -> None:
+    with run(*HEALTH, "--", *SERVER) as first:
+        url = first.line(r"ready at (\S+), process")[1]
+        with run("--health", url, "--", *SLEEP) as second:
+            second.line("ran already")
+            assert 130 == second.interrupt()
+        assert re.search(r"sleep: Ctrl-C: leaving\nsleep: is left running\n\Z", second.err)
+        with run("--health", url, "--then", "echo up; sleep 600", "--", *SLEEP) as third:
+            third.line("^up", "stdout")
+            assert 130 == third.interrupt()
+        assert "Ctrl-C: stopping the command of --then (Ctrl-C once more kills it" in third.err
+        first.interrupt()
 
 
 def test_ctrl_c_after_the_command_while_the_daemon_is_stopped_exits_130() -> None:
@@ -100,6 +117,18 @@ def test_a_second_ctrl_c_kills_a_daemon_that_ignores_the_first(stage: str) -> No
     assert -9 == running.event("stopped")["status"]
     assert running.event("stopped")["seconds"] < 5
     assert "Ctrl-C once more: killing at once" in running.err
+    # Before it is ready it is not its owner who kills it, so that no event says so.
+    assert (stage == "ready") == ("sh: is still there; gets SIGKILL\n" in running.err)
+
+
+def test_ctrl_c_after_another_signal_is_the_first() -> None:
+    with run("--", *DEAF) as running:
+        running.line("deaf")
+        running.signal(signal.SIGTERM)
+        running.line(r"SIGTERM: stopping \(Ctrl-C kills at once\)")
+        running.signal(signal.SIGINT)
+        assert 143 == running.end()
+    assert "sh: Ctrl-C: killing at once" in running.err
 
 
 def test_a_second_sigterm_is_no_impatience() -> None:
@@ -204,7 +233,7 @@ def test_a_terminal_shows_how_long_the_wait_takes_and_colours(terminal: tuple[in
     with on(terminal, *HEALTH, "--", "sh", "-c", "echo loading; exec sleep 600") as running:
         running.wait_for(
             lambda: re.search(
-                r"waiting for http://[^\n]*\(1 s\): refused", running.text("terminal")
+                r"waiting \(1 s\) for http://[^\n]*: refused", running.text("terminal")
             ),
             "elapsed time",
         )
@@ -223,7 +252,7 @@ def test_no_color_is_honoured(terminal: tuple[int, int]) -> None:
         terminal, *HEALTH, "--", "sh", "-c", "echo loading; exec sleep 600", NO_COLOR="1"
     ) as running:
         running.wait_for(
-            lambda: re.search(r"waiting for .*\(0 s\)", running.text("terminal")), "elapsed time"
+            lambda: re.search(r"waiting \(0 s\) for", running.text("terminal")), "elapsed time"
         )
         running.interrupt()
     assert not COLOUR.search(running.text("terminal"))
@@ -246,6 +275,26 @@ def test_ctrl_c_at_the_terminal_reaches_the_command_once(terminal: tuple[int, in
         os.write(terminal[0], b"\x03")
         assert 130 == running.end()
     assert 1 == running.text("terminal").count("told\r")
+    assert "\r\x1b[2Ksleep: Ctrl-C: stopping" in running.text("terminal"), "not behind ^C"
+
+
+UNRULY = r"\033[31mred\033[2J \033[1A\033[?25l\033cup 10%%\r\033[1mdone\033[K"
+
+
+def test_a_daemon_can_colour_a_terminal_but_not_clear_it(terminal: tuple[int, int]) -> None:
+    with on(terminal, "--", "sh", "-c", f"printf '{UNRULY}\n\033[31mred\n'; sleep 600") as running:
+        running.line(r"\x1b\[1mdone\x1b\[0m\r", "terminal")
+        running.line(r"\x1b\[31mred\x1b\[0m\r", "terminal")
+        running.interrupt()
+    shown = running.text("terminal")
+    assert not re.search(r"\x1b(c|\[(2J|1A|\?25l|K))", shown)
+
+
+def test_without_a_terminal_a_daemons_bytes_pass_unchanged() -> None:
+    with run("--", "sh", "-c", f"printf '{UNRULY}\n'; exec sleep 600") as running:
+        running.line("done")
+        running.interrupt()
+    assert "sh | \x1b[31mred\x1b[2J \x1b[1A\x1b[?25l\x1bcup 10%\r\x1b[1mdone\x1b[K\n" in running.err
 
 
 def test_the_command_can_read_from_the_terminal(terminal: tuple[int, int]) -> None:

@@ -71,6 +71,17 @@ async def test_a_stop_after_terminate_sends_no_second_sigterm() -> None:
 
 
 @in_simulated_time
+async def test_a_signal_that_stands_on_two_rungs_is_sent_twice() -> None:
+    process = Recorded(SimulatedDaemon(ignores_sigterm=True))
+    ladder = StopLadder((signal.SIGINT, 1.0), (signal.SIGINT, 5.0))
+
+    report = await stopper_of(process).stop(ladder)
+
+    assert 2 == process.signals.count(signal.SIGINT)
+    assert StopReport("SIGKILL", -9, 6.0) == report
+
+
+@in_simulated_time
 async def test_a_stop_after_terminate_still_insists() -> None:
     process = Recorded(SimulatedDaemon(ignores_sigterm=True))
     stopper = stopper_of(process)

@@ -148,7 +148,9 @@ def _is_name(config: object, attribute: "Attribute[str]", value: object) -> None
 
 
 def _last_part(config: "LifecycleConfig") -> str:
-    return config.binary_name.rpartition("/")[2]
+    # A file name may be any bytes; a name is for people.
+    last = os.fsencode(config.binary_name.rpartition("/")[2]).decode(errors="backslashreplace")
+    return "".join(char if char.isprintable() else "?" for char in last)
 
 
 class ConfigOptions(TypedDict, total=False):

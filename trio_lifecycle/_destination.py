@@ -55,8 +55,9 @@ class Output:
         to: Where all of it goes besides: None (nowhere), a path (appended to, created with mode
             0600), a stream such as ``sys.stderr``, or a callable that is called with each line as a
             string, without its newline. A stream or callable that raises is logged once and gets no
-            more; the daemon goes on. A stream is written to in the event loop, so it must not block
-            for long.
+            more; the daemon goes on. A stream is written to in the event loop, so it must not
+            block: as long as it does, nothing of this program runs, not even Ctrl-C. A path must be
+            that of a file or device, since a FIFO blocks.
     """
 
     tail_bytes: int = field(default=DEFAULT_TAIL_BYTES, converter=_size)

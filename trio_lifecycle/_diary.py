@@ -35,8 +35,10 @@ class Diary:
             return
         try:
             self._observer(event)
-        except Exception:
+        except BaseException as error:
             _log.exception(
                 "an observer of %s failed at %r and hears no more", self.name, event.kind
             )
             self._observer = None
+            if not isinstance(error, Exception):
+                raise

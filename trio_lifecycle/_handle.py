@@ -1,13 +1,13 @@
 """The handle: what a program holds of a daemon that runs."""
 
+import copy
 import signal
-from collections.abc import AsyncIterator, Mapping
-from types import MappingProxyType
+from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 import trio
 
-from trio_lifecycle._errors import DaemonStateUnknownError
+from trio_lifecycle._errors import ConfigError, DaemonStateUnknownError
 from trio_lifecycle._ladder import StopLadder, StopReport
 from trio_lifecycle._status import describe_status
 from trio_lifecycle._stop import Stopper
@@ -52,7 +52,7 @@ class DaemonHandle:
         self.url: str | None = report.url
         self.port: int | None = report.port
         self.ready_after_s = ready_after_s
-        self.report: Mapping[str, Any] = MappingProxyType(dict(report.facts))
+        self.report: dict[str, Any] = copy.deepcopy(dict(report.facts))
         self._process = process
         self._stopper = stopper
         self._secrets = secrets
@@ -81,12 +81,11 @@ class DaemonHandle:
         return show_tail(self._process, self._secrets)
 
     def lines(self) -> AsyncIterator[str]:
-        """Give its output from now on, line by line, until the daemon ends.
+        """Give its output from now on, line by line: ``async for line in daemon.lines()``.
 
-        ``async for line in daemon.lines()``.
-
-        Any number of tasks may read. A reader that is 10,000 lines behind loses the oldest; the
-        daemon never waits for one. For an adopted daemon it ends at once.
+        It ends when the daemon does, or when nobody has the output open any more. Any number of
+        tasks may read. A reader that is 10,000 lines behind loses the oldest; the daemon never
+        waits for one. For an adopted daemon it ends at once.
         """
         return _Blotted(self._process.lines(), self._secrets)
 
@@ -106,7 +105,7 @@ class DaemonHandle:
         is gone, as far as its spawner can see it: on this machine, its process group. Calling it
         again, from several tasks, or on a daemon that has ended is fine: all get the same report.
         Once begun it is finished also when the caller is cancelled. An adopted daemon is stopped,
-        too, with its session and its descendants.
+        too, with its descendants and the session that it leads.
 
         Raises:
             StopError: A process outlived SIGKILL by 5 s.
@@ -152,8 +151,15 @@ class DaemonHandle:
                 sent.
         """
         self._insist_on_process()
+        if signum not in signal.valid_signals():
+            raise ConfigError("signum", f"{signum!r} is no signal of this system")
         if not self._process.ended:
-            await self._process.send_signal(signum)
+            try:
+                await self._process.send_signal(signum)
+            except PermissionError as error:
+                raise DaemonStateUnknownError(
+                    self.name, f"process {self.pid} is another user's, so nothing was sent"
+                ) from error
         await trio.lowlevel.checkpoint()
 
     def _insist_on_process(self) -> None:

@@ -48,6 +48,7 @@ class DaemonLifecycle:
         checks = _checks(preflight)
         self._by = Collaborators(place, place.open_prober(), checks, observer)
         self._turn = trio.Lock()
+        self._run: trio.lowlevel.TrioToken | None = None
         self._left_running: Launch | None = None
 
     @classmethod
@@ -169,7 +170,9 @@ class DaemonLifecycle:
         """Have the daemon up and leave it so: nobody owns it, and it outlives this program.
 
         If it runs already it is used as it is. Asked again, by any task of this program, the same
-        daemon is given; tasks that ask at once wait for one start. Needs ``detach=True``.
+        daemon is given; of tasks that ask at once one starts it, and the others wait for that. When
+        the one that starts it is cancelled before the daemon is ready, the start is given up, and
+        the next begins anew. Needs ``detach=True``.
 
         Raises:
             ConfigError: The daemon is not detached.
@@ -184,7 +187,7 @@ class DaemonLifecycle:
                 "use 'async with lifecycle.running()', "
                 "'nursery.start(lifecycle.run)'; or say detach=True to leave it running",
             )
-        async with self._turn:
+        async with self._turn_in_this_run():
             if self._left_running is not None:
                 handle = await self._left_running.find_again()
                 if handle is not None:
@@ -192,6 +195,16 @@ class DaemonLifecycle:
                 self._left_running = None
             launch = self._launch(detached=True)
             return await launch.find() or await self._leave_running(launch)
+
+    def _turn_in_this_run(self) -> trio.Lock:
+        run = trio.lowlevel.current_trio_token()
+        if self._run is not run:
+            if self._turn.locked():
+                raise ConfigError(
+                    "lifecycle", "another thread's trio.run() uses it at this moment; make one each"
+                )
+            self._run, self._turn = run, trio.Lock()
+        return self._turn
 
     @trio.lowlevel.enable_ki_protection
     async def _leave_running(self, launch: Launch) -> DaemonHandle:

@@ -20,7 +20,7 @@ def check_name(field: str, name: object) -> str:
         raise ConfigError(field, f"{name!r} is no name; give one such as name='queen'")
     if "/" in name or not name.isprintable():
         raise ConfigError(
-            field, f"{name!r} can't be a file name: it holds '/' or a control character"
+            field, f"{name!r} can't be a file name: it holds '/' or what can't be printed"
         )
     if len(name.encode(errors="surrogateescape")) > LONGEST_NAME_BYTES:
         raise ConfigError(field, f"is longer than {LONGEST_NAME_BYTES} bytes")

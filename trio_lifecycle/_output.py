@@ -1,8 +1,10 @@
 """What a daemon writes: kept, cut into lines, passed on, and never in its way."""
 
 import codecs
+import errno
 import logging
 import os
+import stat
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -141,16 +143,25 @@ class FileReader(AsyncIterator[str]):
             self._lines.extend(self._framer.close())
 
 
-def open_log(path: Path) -> int:
-    """Open a file to append a daemon's output to.
+def open_log(path: Path, *, through_links: bool = False) -> int:
+    """Open a file or device to append a daemon's output to; a new file gets mode 0600.
 
-    Created with mode 0600, never through a symbolic link.
+    Args:
+        path: The file.
+        through_links: Whether the last part of the path may be a symbolic link.
 
     Raises:
-        OSError: It can't be opened.
+        OSError: It can't be opened, or is something that would block.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.open(path, flags, 0o600)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    # O_NONBLOCK: opening a FIFO that nobody reads would block for ever.
+    fd = os.open(path, flags | os.O_NONBLOCK | (0 if through_links else os.O_NOFOLLOW), 0o600)
+    kind = os.fstat(fd).st_mode
+    if stat.S_ISREG(kind) or stat.S_ISCHR(kind):
+        os.set_blocking(fd, True)
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "is neither a file nor a device", str(path))
 
 
 def read_end(path: Path, start: int, size: int) -> bytes:
@@ -184,7 +195,7 @@ class Destination:
         self._write: Callable[[bytes], object] | None = None
         self._write_line: Callable[[str], object] | None = None
         if isinstance(to, Path):
-            self._file = open_log(to)
+            self._file = open_log(to, through_links=True)
             self._write = self._append
         elif callable(to):
             self.takes_lines = True

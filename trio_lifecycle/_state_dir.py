@@ -22,7 +22,12 @@ def state_dir(environ: Mapping[str, str]) -> Path:
 
 def _home(environ: Mapping[str, str]) -> Path:
     given = Path(environ.get("HOME", ""))
-    return given if given.is_absolute() else Path.home()
+    try:
+        return given if given.is_absolute() else Path.home()
+    except RuntimeError:
+        raise ConfigError(
+            "state directory", "this user has no home directory; set XDG_STATE_HOME"
+        ) from None
 
 
 def log_path(environ: Mapping[str, str], name: str) -> Path:

@@ -60,8 +60,7 @@ class Stopper:
     async def _stop_once(self, ladder: StopLadder) -> None:
         async with self._turn:
             if self._report is None:
-                self._report = await self._climb(ladder)
-                self._process.close()
+                await self._climb(ladder)
 
     async def kill(self) -> StopReport:
         """Send SIGKILL at once, also when a ladder is being climbed."""
@@ -75,25 +74,30 @@ class Stopper:
             self._terminated_by = signum
             await self._send(signum)
 
-    async def _climb(self, ladder: StopLadder) -> StopReport:
+    async def _climb(self, ladder: StopLadder) -> None:
         began = trio.current_time()
-        with self._patience:
-            for number, rung in enumerate(ladder.rungs):
-                if self._is_gone() or self._patience.cancel_called:
-                    break
-                # Many programs take a second SIGTERM for an order to drop all.
-                if number > 0 or rung.signum != self._terminated_by:
-                    await self._send(rung.signum)
-                await self._wait_gone(rung.seconds)
-        # A scope serves once, and who gets a StopError may ask again.
-        self._patience = trio.CancelScope()
+        try:
+            with self._patience:
+                await self._climb_politely(ladder)
+        finally:
+            # A scope serves once, and who gets a StopError may ask again.
+            self._patience = trio.CancelScope()
         await self._insist(began)
         seconds = trio.current_time() - began
-        report = StopReport(self._last_rung, self._process.status, seconds)
+        report = self._report = StopReport(self._last_rung, self._process.status, seconds)
+        self._process.close()
         self._diary.note(
             Stopped, pid=self._process.pid, rung=report.rung, status=report.status, seconds=seconds
         )
-        return report
+
+    async def _climb_politely(self, ladder: StopLadder) -> None:
+        for number, rung in enumerate(ladder.rungs):
+            if self._is_gone() or self._patience.cancel_called:
+                break
+            # Many programs take a second SIGTERM for an order to drop all.
+            if number > 0 or rung.signum != self._terminated_by:
+                await self._send(rung.signum)
+            await self._wait_gone(rung.seconds)
 
     async def _insist(self, began: float) -> None:
         deadline = trio.current_time() + KILL_PATIENCE_S

@@ -3,10 +3,11 @@
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Annotated, Final
 
 import trio
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 
 from trio_lifecycle._cli._codes import WRONG_USE
 from trio_lifecycle._cli._plan import USAGE, Plan
@@ -16,6 +17,10 @@ from trio_lifecycle._version import __version__
 _READY: Final = Group.create_ordered("When it is ready: one of the first three")
 _DAEMON: Final = Group.create_ordered("The daemon")
 _USE: Final = Group.create_ordered("What it is for, and what is shown")
+
+# How much of two words must be the same for one to be a slip of the other: "heath" and "health"
+# have 0.91, "cmd" and "cwd" 0.67.
+_ALIKE: Final = 0.75
 
 app: Final = App(
     name="trio-lifecycle",
@@ -39,9 +44,24 @@ def run_app(words: Sequence[str]) -> int:
             list(words), exit_on_error=False, print_error=False, result_action="return_value"
         )
     except CycloptsError as error:
-        print(f"trio-lifecycle: {error}\nMore with: trio-lifecycle run --help", file=sys.stderr)
+        text = _sentence_of(error, words)
+        print(f"trio-lifecycle: {text}\nMore with: trio-lifecycle run --help", file=sys.stderr)
         return WRONG_USE
     return status if isinstance(status, int) else 0
+
+
+def _sentence_of(error: CycloptsError, words: Sequence[str]) -> str:
+    if not isinstance(error, UnknownOptionError):
+        return str(error)
+    # What stands behind "=" may be secret.
+    option = (error.token.keyword or error.token.value).partition("=")[0]
+    sentence = f"Unknown option: {option}."
+    ours = [name.lstrip("-") for argument in error.argument_collection for name in argument.names]
+    if close := get_close_matches(option.lstrip("-"), ours, n=1, cutoff=_ALIKE):
+        sentence += f" Did you mean --{close[0]}?"
+    if "run" in words and "--" not in words:
+        sentence += f"\nWhat belongs to the program goes behind --: {USAGE}"
+    return sentence
 
 
 def open_missing_streams() -> None:
@@ -51,8 +71,10 @@ def open_missing_streams() -> None:
     os.close(fd)
 
 
-def _option(group: Group, text: str, *short: str) -> Parameter:
-    return Parameter(group=group, help=text, alias=short or None)
+def _option(group: Group, text: str, *short: str, value: str | None = None) -> Parameter:
+    return Parameter(
+        group=group, help=text, alias=short or None, metavar=value, consume_multiple=False
+    )
 
 
 @app.command(usage=f"Usage: {USAGE}")
@@ -65,7 +87,8 @@ def run(
         ),
     ],
     health: Annotated[
-        str | None, _option(_READY, "When a GET of this URL succeeds: http://127.0.0.1:{port}/")
+        str | None,
+        _option(_READY, "When a GET of this URL succeeds: http://127.0.0.1:{port}/", value="URL"),
     ] = None,
     callback: Annotated[
         bool, _option(_READY, "When it posts to the URL in TRIO_LIFECYCLE_CALLBACK_URL.")
@@ -74,26 +97,32 @@ def run(
         bool, _option(_READY, "As soon as it was started; so it is without any of these.")
     ] = False,
     timeout: Annotated[
-        float | None,
-        _option(_READY, "Seconds in which it must be ready: 30, or 300 with --callback."),
+        str | None,
+        _option(
+            _READY, "Seconds in which it must be ready: 30, or 300 with --callback.", value="S"
+        ),
     ] = None,
     name: Annotated[
-        str | None, _option(_DAEMON, "What it is called; the last part of PROGRAM.")
+        str | None, _option(_DAEMON, "What it is called; the last part of PROGRAM.", value="N")
     ] = None,
     env: Annotated[
         list[str] | None,
-        _option(_DAEMON, "KEY=VALUE: a variable added to its environment. May be repeated."),
+        _option(_DAEMON, "A variable added to its environment. May be repeated.", value="K=V"),
     ] = None,
-    cwd: Annotated[str | None, _option(_DAEMON, "The directory in which it runs.")] = None,
+    cwd: Annotated[
+        str | None, _option(_DAEMON, "The directory in which it runs.", value="DIR")
+    ] = None,
     stop_timeout: Annotated[
-        float | None, _option(_DAEMON, "Seconds from SIGTERM to SIGKILL when it is stopped: 10.")
+        str | None,
+        _option(_DAEMON, "Seconds from SIGTERM to SIGKILL when it is stopped: 10.", value="S"),
     ] = None,
     then: Annotated[
         str | None,
         _option(
             _USE,
             "A command for /bin/sh, run once it is ready. It finds TRIO_LIFECYCLE_URL, _PORT and "
-            "_PID. After it the daemon is stopped, and its exit status is ours.",
+            "_PID. When it has ended the daemon is stopped. The command's exit status is ours.",
+            value="COMMAND",
         ),
     ] = None,
     json: Annotated[
@@ -104,7 +133,7 @@ def run(
     ] = False,
     verbose: Annotated[bool, _option(_USE, "Show small steps, too.", "-v")] = False,
 ) -> int:
-    """Start a program, wait until it is ready, and stop it with all that it started.
+    """Start a program, wait until it is ready, and stop it with its process group.
 
     It runs until Ctrl-C, or until the command of --then has ended.
     What it prints goes to standard error, each line after its name.

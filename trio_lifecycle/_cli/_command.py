@@ -10,6 +10,7 @@ import trio
 
 from trio_lifecycle._ladder import KILL_PATIENCE_S
 from trio_lifecycle._proc import Stat, all_stats, open_pidfd, signal_process, tree_of
+from trio_lifecycle._status import signal_name
 
 _SHELL: Final = "/bin/sh"
 
@@ -28,6 +29,8 @@ class Command:
         env: Its environment.
         stdout: Where its standard output goes; None is our own.
         reason: Says which signal ends us, if one does.
+        told: Called with the name of each signal that it has been sent when it is ended; SIGKILL
+            only where that was needed.
     """
 
     def __init__(
@@ -36,11 +39,13 @@ class Command:
         env: Mapping[str, str],
         stdout: int | None,
         reason: Callable[[], int | None],
+        told: Callable[[str], object],
     ) -> None:
         self._text = text
         self._env = env
         self._stdout = stdout
         self._reason = reason
+        self._told = told
         self._shares_terminal = os.isatty(0)
         self._patience: trio.CancelScope | None = None
         self._killed = False
@@ -83,13 +88,18 @@ class Command:
 
     async def _end(self, process: trio.Process) -> None:
         members: dict[int, Stat] = {}
-        if self._reason() not in (None, signal.SIGTERM):
+        reason = self._reason()
+        if reason is not None and reason != signal.SIGTERM:
+            if reason != signal.SIGPIPE:
+                self._told(signal_name(reason))
             _signal_all(process.pid, members, self._first_signal())
             # Only for the shell: its background jobs ignore Ctrl-C (POSIX shells, section 2.11).
             await self._wait_for([stat for stat in members.values() if stat.pid == process.pid])
-        _signal_all(process.pid, members, signal.SIGTERM)
+        if _signal_all(process.pid, members, signal.SIGTERM):
+            self._told("SIGTERM")
         await self._wait_for(members.values())
-        _signal_all(process.pid, members, signal.SIGKILL)
+        if _signal_all(process.pid, members, signal.SIGKILL):
+            self._told("SIGKILL")
         with trio.move_on_after(KILL_PATIENCE_S):
             await _wait_for_all(members.values())
             await process.wait()
@@ -99,15 +109,21 @@ class Command:
             await _wait_for_all(stats)
 
 
-def _signal_all(pid: int, members: dict[int, Stat], signum: int | None) -> None:
-    """Signal all that is, or was, seen of the tree: a child whose parent has ended is init's."""
+def _signal_all(pid: int, members: dict[int, Stat], signum: int | None) -> bool:
+    """Signal all that is, or was, seen of the tree: a child whose parent has ended is init's.
+
+    Returns:
+        Whether any of it was there to be signalled.
+    """
     # The shell is not reaped until the end, so its number stands for its tree.
     members |= {stat.pid: stat for stat in tree_of(pid, all_stats())}
+    alive = False
     for stat in members.values() if signum else ():
         with suppress(PermissionError):
-            signal_process(stat, signum or 0)
+            alive = signal_process(stat, signum or 0) or alive
             # What is stopped acts on nothing but SIGKILL until it is continued.
             signal_process(stat, signal.SIGCONT)
+    return alive
 
 
 async def _wait_for_all(stats: Iterable[Stat]) -> None:

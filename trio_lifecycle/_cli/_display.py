@@ -18,6 +18,8 @@ from trio_lifecycle._events import (
     Stopped,
     Stopping,
 )
+from trio_lifecycle._proc import command_line
+from trio_lifecycle._status import describe_status
 
 # Four pictures a second are enough for a spinner to look alive, and cost 1 % of a core.
 TICK_S: Final = 0.25
@@ -39,16 +41,21 @@ class Wait:
     """A wait that is going on.
 
     Args:
-        what: Says what is waited for.
+        verb: What is going on.
+        what: Says what for, or nothing.
         seen: Says what was seen last, or nothing.
+        said: What was said of that already.
     """
 
-    def __init__(self, what: Callable[[], str], seen: Callable[[], str]) -> None:
+    def __init__(
+        self, verb: str, what: Callable[[], str], seen: Callable[[], str], said: str = ""
+    ) -> None:
+        self.verb = verb
         self.what = what
         self.seen = seen
         self.began = trio.current_time()
         self.next_word_s = next_word_s(0)
-        self.said = ""
+        self.said = said
 
     @property
     def seconds(self) -> float:
@@ -56,8 +63,10 @@ class Wait:
         return trio.current_time() - self.began
 
     def __str__(self) -> str:
-        seen = self.seen()
-        return f"{self.what()} ({self.seconds:.0f} s)" + (f": {seen}" if seen else "")
+        # The seconds come first: a narrow terminal has no room for the rest of a long URL.
+        what, seen = self.what(), self.seen()
+        words = f"{self.verb} ({self.seconds:.0f} s)" + (f" for {what}" if what else "")
+        return f"{words}: {seen}" if seen else words
 
 
 class Display:
@@ -69,6 +78,11 @@ class Display:
         outlet: Where to write.
         paint: What can be shown there.
         verbosity: -1 shows errors only, 1 also the small steps.
+
+    Attributes:
+        adopted: Whether the daemon ran already, so that it is left and not stopped.
+        awaited: Says what the daemon's start waits for; empty where it does not wait.
+        last_seen: Says what was seen of that last.
     """
 
     def __init__(self, outlet: Outlet, paint: Paint, verbosity: int) -> None:
@@ -81,6 +95,8 @@ class Display:
         self._last_words: list[str] = []
         self._name = "?"
         self._prefix = ""
+        self._asked = False
+        self.adopted = False
         self.awaited: Callable[[], str] = lambda: ""
         self.last_seen: Callable[[], str] = lambda: ""
 
@@ -93,19 +109,24 @@ class Display:
 
     def output(self, line: str) -> None:
         """Show a line of the daemon's output."""
-        self._write(f"{self._prefix}{line}")
+        self._write(f"{self._prefix}{self._paint.passed_on(line)}")
 
     def say(self, text: str) -> None:
         """Say something about the daemon."""
         if self._verbosity > QUIET:
             self._write(f"{self._name}: {text}")
 
+    def answer(self, text: str) -> None:
+        """Say something after a key was pressed, which the terminal has echoed on its last line."""
+        if self._verbosity > QUIET:
+            self._write(f"{self._name}: {text}", self._paint.fresh_line)
+
     def complain(self, text: str) -> None:
         """Say what went wrong, however quiet we shall be."""
         self._write(f"trio-lifecycle: {text}")
 
-    def _write(self, line: str) -> None:
-        erase = ERASE_LINE if self._status else ""
+    def _write(self, line: str, fresh: str = "") -> None:
+        erase = ERASE_LINE if self._status else fresh
         self._outlet.write(f"{erase}{line}\n{self._status}")
 
     # --- events ---
@@ -113,24 +134,48 @@ class Display:
     def observe(self, event: Event) -> None:
         """Show an event; what comes after the daemon's last output is kept until `conclude`."""
         match event:
-            case Spawned() if self.awaited():
-                self._begin(Wait(lambda: f"waiting for {self.awaited()}", self.last_seen))
+            case Found():
+                self._say_step(event)
+            case Starting() | Spawned():
+                self._say_step(event)
+                if self.awaited():
+                    self._begin(Wait("waiting", self.awaited, self.last_seen))
             case Ready():
                 self.end_wait()
                 place = event.url or (f"port {event.port}" if event.port else "")
-                at = f"at {place}, " if place else ""
-                self.say(f"ready {at}process {event.pid}, after {event.ready_after_s:.2f} s")
+                at = f" at {place}" if place else ""
+                self.say(f"ready{at}, process {event.pid}, after {event.ready_after_s:.2f} s")
             case Adopted():
-                process = f"process {event.pid}" if event.pid else "a process that can't be seen"
-                self.say(f"ran already at {event.url}, {process}: it is used, and left running")
+                self.end_wait()
+                self.adopted = True
+                who = _owner(event.pid)
+                self.say(f"ran already at {event.url}, {who}: it is used, and left running")
             case Stopping():
-                self._begin(Wait(lambda: "stopping", lambda: f"{event.rung} was sent"))
-                if event.rung == "SIGKILL":
-                    self.say("is still there; gets SIGKILL")
+                self._show_stopping(event)
+            case Stopped(rung=None):
+                self._last_words.append(f"ended ({describe_status(event.status)})")
             case Stopped() | Left():
-                self._last_words.append(str(event).removeprefix(f"{event.name} "))
-        if self._verbosity >= VERBOSE and isinstance(event, Starting | Found | Spawned | Stopping):
-            self._write(str(event))
+                self._last_words.append(_sentence(event))
+
+    def _say_step(self, event: Event) -> None:
+        if self._verbosity >= VERBOSE:
+            self.say(_sentence(event))
+
+    def _show_stopping(self, event: Stopping) -> None:
+        seen = f"{event.rung} was sent"
+        self._begin(Wait("stopping", lambda: "", lambda: seen, said=seen))
+        if event.rung == "SIGKILL":
+            self.say("is still there; gets SIGKILL" if self._asked else "gets SIGKILL")
+        else:
+            self._asked = True
+            self._say_step(event)
+
+    def show_command_told(self, rung: str) -> None:
+        """Show that the command of ``--then`` was sent a signal, and is waited for."""
+        seen = f"{rung} was sent"
+        self._begin(Wait("waiting", lambda: "the command of --then", lambda: seen))
+        if rung == "SIGKILL":
+            self.say("the command of --then is still there; gets SIGKILL")
 
     def conclude(self) -> None:
         """Say what there is to say once all output has been shown."""
@@ -178,3 +223,15 @@ class Display:
         elif wait.seconds >= wait.next_word_s:
             wait.next_word_s = next_word_s(wait.seconds)
             self.say(str(wait))
+
+
+def _sentence(event: Event) -> str:
+    """Say what an event says, without the name that stands before each line anyway."""
+    return str(event).removeprefix(f"{event.name} ")
+
+
+def _owner(pid: int | None) -> str:
+    if pid is None:
+        return "a process that can't be seen"
+    command = command_line(pid)
+    return f"process {pid} ({command})" if command else f"process {pid}"

@@ -18,15 +18,20 @@ def heeded() -> list[signal.Signals]:
 class Interrupts:
     """Notes the first signal, and cancels what it ends.
 
+    Args:
+        display: Where it is said.
+        has_command: Whether there is a command of ``--then``.
+
     Attributes:
         scope: What is cancelled.
         signum: The first signal; None as long as there was none.
     """
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: Display, *, has_command: bool) -> None:
         self.scope = trio.CancelScope()
         self.signum: int | None = None
         self._display = display
+        self._has_command = has_command
 
     async def listen(
         self, arriving: AsyncIterator[int], kill: Callable[[], Awaitable[None]]
@@ -42,12 +47,24 @@ class Interrupts:
         """
         async for number in arriving:
             if self.signum is None:
-                name = SIGNALS[signal.Signals(number)]
-                self._display.say(f"{name}: stopping (Ctrl-C once more kills at once)")
+                self._display.answer(self._first_words(number))
                 self.end(number)
             elif number == signal.SIGINT:
-                self._display.say("Ctrl-C once more: killing at once")
+                self._display.answer(f"{self._next_key()}: killing at once")
                 await kill()
+
+    def _first_words(self, number: int) -> str:
+        name = SIGNALS[signal.Signals(number)]
+        key = self._next_key(number)
+        if not self._display.adopted:
+            return f"{name}: stopping ({key} kills at once)"
+        if self._has_command:
+            return f"{name}: stopping the command of --then ({key} kills it at once)"
+        return f"{name}: leaving"
+
+    def _next_key(self, first: int | None = None) -> str:
+        again = (first or self.signum) == signal.SIGINT
+        return "Ctrl-C once more" if again else "Ctrl-C"
 
     def lose_reader(self) -> None:
         """End as other programs do whose output nobody reads any more."""

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from trio_lifecycle._cli._outlet import Outlet
+from trio_lifecycle._cli._sentences import in_shell_words
 from trio_lifecycle._events import Event
 
 
@@ -17,5 +18,7 @@ class JSONLines:
     def observe(self, event: Event) -> None:
         """Write an event."""
         facts = event.as_dict()
+        if "reason" in facts:
+            facts["reason"] = in_shell_words(facts["reason"])
         self._known |= {key: facts[key] for key in ("pid", "url") if key in facts}
         self._outlet.write(json.dumps(facts | self._known) + "\n")

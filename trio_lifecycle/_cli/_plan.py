@@ -1,7 +1,9 @@
 """What was asked for: the options of ``trio-lifecycle run``, and what they mean for the daemon."""
 
+import re
 import signal
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +23,9 @@ from trio_lifecycle.ready._manual import Manual
 
 USAGE: Final = "trio-lifecycle run [OPTIONS] -- PROGRAM [ARGS...]"
 
+# What a shell would take for a variable, so that it is hardly a program.
+_VARIABLE: Final = re.compile(r"[A-Za-z_]\w*=")
+
 
 @frozen(kw_only=True)
 class Plan:
@@ -35,8 +40,8 @@ class Plan:
     health: str | None = None
     callback: bool = False
     manual: bool = False
-    timeout: float | None = None
-    stop_timeout: float | None = None
+    timeout: str | None = None
+    stop_timeout: str | None = None
     env: tuple[str, ...] = field(default=(), repr=False)
     cwd: str | None = None
     then: str | None = None
@@ -88,6 +93,9 @@ class Plan:
     def _checked_command(self) -> tuple[str, ...]:
         if not self.command:
             raise ConfigError("PROGRAM", f"is missing; write: {USAGE}")
+        if self.env and _VARIABLE.match(self.command[0]):
+            # Not repeated: it may be secret.
+            raise ConfigError("--env", "takes one K=V; write --env before each")
         return self.command
 
     def _insist_on_callback(self, texts: Iterable[str]) -> None:
@@ -96,13 +104,21 @@ class Plan:
 
     def _ready_timeout(self) -> float:
         if self.timeout is not None:
-            return self.timeout
+            return _number("--timeout", self.timeout)
         return DEFAULT_CALLBACK_TIMEOUT_S if self.callback else DEFAULT_READY_TIMEOUT_S
 
     def _stop_ladder(self) -> StopLadder:
         if self.stop_timeout is None:
             return DEFAULT_STOP_LADDER
-        return StopLadder((signal.SIGTERM, self.stop_timeout))
+        return StopLadder((signal.SIGTERM, _number("--stop-timeout", self.stop_timeout)))
+
+
+def _number(option: str, text: str) -> float:
+    """Read a number; one that was typed without a point is shown without one in errors, too."""
+    for read in (int, float):
+        with suppress(ValueError):
+            return read(text)
+    raise ConfigError(option, f"wants a number of seconds, not {text!r}")
 
 
 def _insist_on_one(options: Mapping[str, object]) -> None:
@@ -117,7 +133,7 @@ def _variables(pairs: Iterable[str]) -> Mapping[str, str]:
         key, equals, value = pair.partition("=")
         if not equals:
             # Not repeated: what was meant as a value may be secret.
-            raise ConfigError("--env", "wants KEY=VALUE; there is one without '='")
+            raise ConfigError("--env", "wants K=V; there is one without '='")
         variables[key] = with_markers(value)
     return variables
 

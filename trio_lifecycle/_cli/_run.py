@@ -47,7 +47,7 @@ class Run:
         self._events = Outlet(_STDOUT, self._lose_reader)
         self._display = Display(self._screen, Paint(_STDERR), plan.verbosity)
         self._json = JSONLines(self._events)
-        self._interrupts = Interrupts(self._display)
+        self._interrupts = Interrupts(self._display, has_command=plan.then is not None)
         self._watched: Watched | None = None
         self._daemon: DaemonHandle | None = None
         self._command: Command | None = None
@@ -102,7 +102,7 @@ class Run:
         output = Output() if quiet else Output(to=show)
         config = self._plan.config(watched, output)
         self._display.name(config.name)
-        self._display.awaited = lambda: watched.target
+        self._display.awaited = lambda: watched.awaited
         self._display.last_seen = lambda: watched.last_seen
         return config
 
@@ -120,7 +120,13 @@ class Run:
 
     async def _run_command(self, text: str, daemon: DaemonHandle) -> int:
         stdout = _STDERR if self._plan.json else None
-        self._command = Command(text, environment(daemon), stdout, lambda: self._interrupts.signum)
+        self._command = Command(
+            text,
+            environment(daemon),
+            stdout,
+            lambda: self._interrupts.signum,
+            self._display.show_command_told,
+        )
         try:
             return status_of_command(await self._command.run())
         except OSError as error:

@@ -32,10 +32,13 @@ def sentence_of(error: LifecycleError, *, with_output: bool) -> str:
     if isinstance(error, ConfigError):
         field, _, rest = error.field.partition("[")
         where = f"{_FIELDS.get(field, field)}[{rest}" if rest else _FIELDS.get(field, field)
-        return _in_shell_words(f"{where}: {error.problem}")
+        # A problem that begins with a verb makes a sentence with its field.
+        colon = "" if error.problem.startswith("is missing") else ":"
+        return in_shell_words(f"{where}{colon} {error.problem}")
     sentence, heading, output = str(error).partition(_HEADING)
-    return _in_shell_words(sentence) + (heading + output if with_output else "")
+    return in_shell_words(sentence) + (heading + output if with_output else "")
 
 
-def _in_shell_words(text: str) -> str:
+def in_shell_words(text: str) -> str:
+    """Name options where the library names fields."""
     return _ANY_WORD.sub(lambda found: _WORDS[found[1] or found[2]], text)

@@ -20,14 +20,17 @@ class Watched(ReadyMode):
     Attributes:
         armed: The other mode at work, once the spawn is near.
         process: The daemon's process, once there is one.
-        target: What is waited for, in words; empty where there is no wait.
+        target: What is waited for, in words; empty where that is not known yet, or nothing.
+        sighted: What answered where the daemon should be, before anything was spawned; empty if it
+            was nothing.
     """
 
     def __init__(self, mode: ReadyMode) -> None:
         self._mode = mode
         self.armed: ArmedReady | None = None
         self.process: Process | None = None
-        self.target = ""
+        self.target = "" if mode.markers else " ".join(mode.texts)
+        self.sighted = ""
 
     def __repr__(self) -> str:
         return repr(self._mode)
@@ -56,13 +59,20 @@ class Watched(ReadyMode):
         return _WatchedReady(self, self.armed)
 
     async def find_running(self, prober: Prober) -> Sighting | None:
-        """Let the other look."""
-        return await self._mode.find_running(prober)
+        """Let the other look, and note what it sees."""
+        sighting = await self._mode.find_running(prober)
+        self.sighted = "" if sighting is None else sighting.detail
+        return sighting
+
+    @property
+    def awaited(self) -> str:
+        """What is waited for at this moment, in words; empty where there is no wait."""
+        return f"what is already at {self.target}" if self.sighted else self.target
 
     @property
     def last_seen(self) -> str:
         """What was seen last, without repeating what is waited for."""
-        seen = self.armed.last_seen if self.armed else ""
+        seen = self.armed.last_seen if self.armed else self.sighted
         return seen.removeprefix(self.target).strip()
 
     def blot_out(self, text: str) -> str:

@@ -214,7 +214,10 @@ async def _find_stranger(process: Process, peer: Peer | None) -> str | None:
     """Say why whoever calls can't be trusted; None if it is the same user, or the daemon."""
     found = connection_uid(peer.client, peer.server) if peer else None
     if found is None:
-        return f"who calls can't be told; take the URL from {CALLBACK_VARIABLE}, not from the arguments"
+        return (
+            "who calls can't be told; "
+            f"take the URL from {CALLBACK_VARIABLE}, not from the arguments"
+        )
     uid, inode = found
     if uid == os.geteuid():
         return None

@@ -68,7 +68,8 @@ class HealthCheck(ReadyMode):
     )
 
     def __repr__(self) -> str:
-        return f"HealthCheck({show(self.url)!r}, interval={self.interval})"
+        limits = f"interval={self.interval}, probe_timeout={self.probe_timeout}"
+        return f"HealthCheck({show(self.url)!r}, {limits})"
 
     @property
     def texts(self) -> tuple[str, ...]:
