@@ -35,7 +35,7 @@ class Diary:
             return
         try:
             self._observer(event)
-        except BaseException as error:
+        except BaseException as error:  # noqa: ASYNC103  # an observer awaits nothing
             _log.exception(
                 "an observer of %s failed at %r and hears no more", self.name, event.kind
             )

@@ -110,7 +110,7 @@ class Launch:
                 request = await self._prepare(wait)
                 return await self._spawn(request, nursery)
         except BaseException as error:
-            await self._clean_up()
+            await self._clean_up()  # noqa: ASYNC102  # a stop shields itself
             self._note_failure(error)
             raise
 
