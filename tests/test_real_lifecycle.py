@@ -290,11 +290,21 @@ async def test_a_daemon_that_is_stopped_in_the_block_leaves_the_block_alone() ->
 
 
 async def test_the_lines_of_a_daemon_end_with_it() -> None:
-    code = "import sys; [print(n, flush=True) for n in range(3)]; sys.stdin.read()"
-    code = f"import time\ntime.sleep(0.1)\n{code}\ntime.sleep(1000)"
-    lines = []
-    async with DaemonLifecycle(python_daemon(code)).running() as daemon:
-        async for line in daemon.lines():
+    code = (
+        "import signal, time\n"
+        "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})\n"
+        "print('up', flush=True)\n"
+        "signal.sigwait({signal.SIGUSR1})\n"
+        "for n in range(3): print(n, flush=True)\n"
+        "time.sleep(1000)"
+    )
+    heard, lines = Heard(), []
+    config = python_daemon(code, output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        await heard.line("up")
+        coming = daemon.lines()
+        await daemon.send_signal(signal.SIGUSR1)
+        async for line in coming:
             lines.append(line)
             if len(lines) == 3:
                 await daemon.terminate()
