@@ -56,7 +56,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check the package's own types, and that users see all of them."""
-    install(session, "tests", "types")
+    install(session, "bench", "types")
     session.run("mypy", "trio_lifecycle", "tests")
     session.run("pyright")
     session.run("pyright", "--ignoreexternal", "--verifytypes", "trio_lifecycle")

@@ -100,12 +100,11 @@ async def test_an_environment_of_more_than_212960_bytes_arrives() -> None:
         await end(process)
 
 
-async def test_an_output_file_that_is_a_symbolic_link_is_refused(tmp_path: Path) -> None:
+async def test_a_detached_daemons_log_that_is_a_symbolic_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
-    config = python_daemon("", output=Output(to=tmp_path / "link"))
+    config = python_daemon("", output=Output(to=tmp_path / "link"), detach=True)
     with pytest.raises(SpawnError, match="its output can't be set up"):
-        async with DaemonLifecycle(config).running():
-            pass
+        await DaemonLifecycle(config).ensure_running()
     assert not (tmp_path / "elsewhere").exists()
 
 

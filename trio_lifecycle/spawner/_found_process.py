@@ -12,12 +12,12 @@ from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._proc import (
     Stat,
     all_stats,
-    open_pidfd,
     signal_process,
     tree_of,
     wchan,
 )
 from trio_lifecycle.abc import Process, Verdict
+from trio_lifecycle.spawner._wait import wait_for
 
 
 class FoundProcess(Process):
@@ -90,14 +90,7 @@ class FoundProcess(Process):
         """Wait for one after the other."""
         await self.wait()
         while rest := self._rest():
-            pidfd = open_pidfd(rest[0])
-            if pidfd is None:
-                await trio.lowlevel.checkpoint()
-                continue
-            try:
-                await trio.lowlevel.wait_readable(pidfd)
-            finally:
-                os.close(pidfd)
+            await wait_for(rest[0])
 
     async def send_signal(self, signum: int) -> None:
         """Send through the pidfd."""

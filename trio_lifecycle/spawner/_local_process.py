@@ -18,13 +18,13 @@ from trio_lifecycle._proc import (
     holds_socket,
     is_descendant,
     listeners_at,
-    open_pidfd,
     signal_process,
     tree_of,
     wchan,
 )
 from trio_lifecycle._requests import INSTANCE_VARIABLE
 from trio_lifecycle.abc import Process, Verdict
+from trio_lifecycle.spawner._wait import wait_for
 
 # How long a program that has run out of descriptors gets to close some.
 _LOOK_AGAIN_AFTER_S: Final = 1.0
@@ -150,7 +150,7 @@ class LocalProcess(Process):
         await self.wait()
         while not self.gone:
             for stat in self._rest()[:1]:
-                await _wait_for(stat)
+                await wait_for(stat)
 
     async def send_signal(self, signum: int) -> None:
         """Send through the pidfd."""
@@ -242,14 +242,3 @@ def _is_readable(fd: int) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(0))
-
-
-async def _wait_for(stat: Stat) -> None:
-    pidfd = open_pidfd(stat)
-    if pidfd is None:
-        await trio.lowlevel.checkpoint()
-        return
-    try:
-        await trio.lowlevel.wait_readable(pidfd)
-    finally:
-        os.close(pidfd)
