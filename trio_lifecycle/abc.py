@@ -3,8 +3,8 @@
 What a spawner, a process, a ready mode, a preflight check, an observer and a registry promise.
 
 All prose about behaviour stands here, once; implementations say only what is special about them.
-Each contract comes with a check in ``trio_lifecycle.testing`` that your own implementation can be
-held to.
+``trio_lifecycle.testing`` has checks that a spawner or a ready mode of your own can be held to. A
+registry is used by nothing yet.
 """
 
 from abc import ABC, abstractmethod
