@@ -66,7 +66,7 @@ ERRORS: list[tuple[LifecycleError, tuple[str, ...]]] = [
     ),
     (
         DaemonStateUnknownError("queen", "the host is silent"),
-        ("whether queen runs can't be told: the host is silent", "Nothing was started"),
+        ("the state of queen is unknown: the host is silent",),
     ),
     (
         StopError("queen", 7, "nfs_wait", 15.04),

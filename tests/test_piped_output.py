@@ -88,11 +88,14 @@ def test_a_file_is_made_with_mode_0600_and_appended_to(tmp_path: Path) -> None:
     assert 0o600 == stat.S_IMODE(path.stat().st_mode)
 
 
-def test_a_log_is_never_opened_through_a_symbolic_link(tmp_path: Path) -> None:
+def test_a_log_is_opened_through_a_symbolic_link_only_where_that_is_wanted(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "target").write_bytes(b"precious")
     (tmp_path / "q.log").symlink_to(tmp_path / "target")
+    os.close(open_log(tmp_path / "q.log", through_links=True))
     with pytest.raises(OSError, match="symbolic links"):
-        Destination("queen", tmp_path / "q.log")
+        open_log(tmp_path / "q.log")
     assert b"precious" == (tmp_path / "target").read_bytes()
 
 
