@@ -140,8 +140,8 @@ class Launch:
         """
         assert self.stopper is not None
         assert self.process is not None
-        with trio.move_on_after(self.config.ready_timeout):
-            if self.stopper.asked:
+        if self.stopper.asked:
+            with trio.move_on_after(self.config.ready_timeout):
                 await self.process.wait_gone()
         if self.process.gone or self._has_ended():
             # Leaves no zombie, also when the run in which it was spawned is over.
@@ -173,23 +173,23 @@ class Launch:
         One that is there but not up gets the time that a spawn would get.
         """
         began = trio.current_time()
-        sighting: Sighting | None = None
-        with trio.move_on_after(self.config.ready_timeout):
-            while True:
-                sighting = await self.config.ready_mode.find_running(self._by.prober)
-                if sighting is None or sighting.report is not None:
-                    return sighting
+        look = self.config.ready_mode.find_running
+        sighting = await look(self._by.prober)
+        if sighting is None or sighting.report is not None:
+            return sighting
+        with trio.move_on_at(began + self.config.ready_timeout):
+            while sighting is not None and sighting.report is None:
                 waited = trio.current_time() - began
                 await trio.sleep(next_interval(waited, _LOOK_INTERVAL_S))
-        if sighting is None:
-            problem = f"{self.config.ready_mode!r} gave no answer"
-        else:
-            where = sighting.address
-            owner = self._by.prober.describe_owner(*where) if where else "somebody"
-            problem = f"{owner} is there, but {sighting.detail}"
+                sighting = await look(self._by.prober)
+        if sighting is None or sighting.report is not None:
+            return sighting
+        where = sighting.address
+        owner = self._by.prober.describe_owner(*where) if where else "somebody"
         raise DaemonStateUnknownError(
             self.config.name,
-            f"{problem}, for {self.config.ready_timeout} s; {_NOTHING_STARTED}",
+            f"{owner} is there, but {sighting.detail}, for {self.config.ready_timeout} s; "
+            f"{_NOTHING_STARTED}",
         )
 
     async def _adopt(self, sighting: Sighting) -> DaemonHandle:

@@ -49,6 +49,9 @@ class LocalProcess(Process):
         self._reaped = False
         self._gone = False
         self._status: int | None = None
+        # Listening sockets that were seen to be the daemon's. The kernel gives their numbers anew
+        # only after thousands of millions of others.
+        self._own_sockets: set[int] = set()
 
     @classmethod
     def of_child(
@@ -189,6 +192,14 @@ class LocalProcess(Process):
         return verdicts.pop() if len(verdicts) == 1 else Verdict.FOREIGN
 
     def _verdict_on(self, inode: int) -> Verdict:
+        if inode in self._own_sockets:
+            return Verdict.OURS
+        verdict = self._look_who_holds(inode)
+        if verdict is Verdict.OURS:
+            self._own_sockets.add(inode)
+        return verdict
+
+    def _look_who_holds(self, inode: int) -> Verdict:
         if holds_socket(self._pid, inode):
             return Verdict.OURS
         held = [holds_socket(stat.pid, inode) for stat in tree_of(self._pid, all_stats())]
