@@ -70,11 +70,14 @@ async def _ask(sock: trio.socket.SocketType, url: str) -> Answer:
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
-                connection.receive_data(await sock.recv(READ_BYTES))
+                received = await sock.recv(READ_BYTES)
+                if not received:
+                    return Answer(None, "closed the connection without an answer")
+                connection.receive_data(received)
             elif isinstance(event, h11.Response):
                 return Answer(event.status_code)
             elif not isinstance(event, h11.InformationalResponse):
-                return Answer(None, "closed the connection without an answer")
+                return Answer(None, "gave no HTTP answer (it wants to speak another protocol)")
     except h11.RemoteProtocolError as error:
         return Answer(None, f"gave no HTTP answer ({error})")
 
