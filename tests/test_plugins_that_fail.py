@@ -148,7 +148,6 @@ async def test_an_observer_that_ends_the_program_leaves_no_daemon(kind: str) -> 
     assert 0 == simulated.alive
 
 
-@pytest.mark.fault(8)
 @in_simulated_time
 async def test_the_ready_timeout_counts_from_the_beginning_of_the_spawn() -> None:
     simulated = SimulatedDaemon(spawn_after=50.0)

@@ -218,7 +218,6 @@ def test_what_the_block_raises_leaves_as_it_entered(
     spawn_after=st.sampled_from([0.0, 0.5]),
     seed=schedules(),
 )
-@pytest.mark.fault(57)
 def test_callers_that_race_get_one_daemon_however_many_give_up(
     callers: list[tuple[float, float | None]], ready_after: float, spawn_after: float, seed: int
 ) -> None:
