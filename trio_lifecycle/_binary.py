@@ -90,13 +90,14 @@ def _places(name: str, search_path: list[Path], path: str | None) -> Iterator[_P
     if "/" in name:
         yield _Place(Path(name).absolute(), asked_for=True)
         return
-    asked_for = dict.fromkeys([*search_path, *_beside_interpreter()])
-    for directory in asked_for:
+    seen = dict.fromkeys([*search_path, *_beside_interpreter()])
+    for directory in seen:
         yield _Place(directory / name, asked_for=True)
     entries = os.environ.get("PATH", "") if path is None else path
-    for entry in dict.fromkeys(map(Path, entries.split(os.pathsep))):
-        if entry.is_absolute() and entry not in asked_for:
-            yield _Place(entry / name, asked_for=False)
+    for entry in filter(os.path.isabs, entries.split(os.pathsep)):
+        if Path(entry) not in seen:
+            seen[Path(entry)] = None
+            yield _Place(Path(entry, name), asked_for=False)
 
 
 def _beside_interpreter() -> list[Path]:
