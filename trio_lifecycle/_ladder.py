@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from typing import Final
+from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
@@ -92,8 +92,7 @@ DEFAULT_STOP_LADDER: Final = StopLadder((signal.SIGTERM, 10.0))
 KILL_PATIENCE_S: Final = 5.0
 
 
-@frozen
-class StopReport:
+class StopReport(NamedTuple):
     """How a daemon was stopped.
 
     Attributes:

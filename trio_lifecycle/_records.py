@@ -4,11 +4,10 @@ What is remembered of a daemon so that another program can find it and prove tha
 one.
 """
 
-from attrs import frozen
+from typing import NamedTuple
 
 
-@frozen(kw_only=True)
-class DaemonRecord:
+class DaemonRecord(NamedTuple):
     """One daemon, as a registry remembers it.
 
     Attributes:
