@@ -7,7 +7,7 @@ from typing import Final
 SHORTEST_INTERVAL_S: Final = 0.001
 
 # The interval as a part of the time waited so far: news of readiness is late by half of it on
-# average, and a wait of any length costs some hundred probes only (5 s: 390).
+# average, and a wait of any length costs some hundred probes only (5 s: 400).
 FRACTION_OF_ELAPSED: Final = 0.0145
 
 

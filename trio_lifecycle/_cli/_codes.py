@@ -15,7 +15,6 @@ from trio_lifecycle._errors import (
 )
 
 # The numbers are those of timeout(1) and env(1), and of POSIX shells for signals.
-OK: Final = 0
 WRONG_USE: Final = 2
 TIMED_OUT: Final = 124
 NOT_KEPT_UP: Final = 125
