@@ -1,4 +1,4 @@
-"""Every check of the project, each by one name: nox -s tests, types, lint, docs, faults, bench."""
+"""Each check of the project by one name: nox -s tests, types, lint, docs, faults, bench, chaos."""
 
 import os
 from pathlib import Path
@@ -98,3 +98,11 @@ def bench(session: nox.Session) -> None:
     """Print the benchmarks' tables of ratios."""
     install(session, "bench")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Strike 500 applications at random instants; arguments, --rounds 20 say, come on top."""
+    install(session, "tests")
+    much = ("--rounds", "500", "--cycles", "10000", "--idle", "30")
+    session.run("python", "-m", "tests.chaos", *much, *session.posargs)

@@ -15,7 +15,7 @@ from trio_lifecycle import DaemonHandle, LifecycleConfig, LocalSpawner, Manual, 
 from trio_lifecycle._ports import reserve_port
 from trio_lifecycle._proc import ephemeral_ports, read_stat
 from trio_lifecycle.abc import SpawnRequest
-from trio_lifecycle.spawner._local_process import LocalProcess
+from trio_lifecycle.spawner._spawned_process import SpawnedProcess
 
 # Longer than anything here takes on a loaded machine; a test that gets there has failed.
 PATIENCE_S = 20.0
@@ -79,21 +79,21 @@ def request(program: str, *args: str, **changes: Any) -> SpawnRequest:
     return SpawnRequest(program=program, args=args, **(usual | changes))
 
 
-async def spawn(nursery: trio.Nursery, program: str, *args: str, **changes: Any) -> LocalProcess:
+async def spawn(nursery: trio.Nursery, program: str, *args: str, **changes: Any) -> SpawnedProcess:
     """Start a program as a lifecycle would, without waiting for anything."""
     process = await LocalSpawner().spawn(request(program, *args, **changes), nursery)
-    assert isinstance(process, LocalProcess)
+    assert isinstance(process, SpawnedProcess)
     return process
 
 
 async def spawn_python(
     nursery: trio.Nursery, code: str, *args: str, **changes: Any
-) -> LocalProcess:
+) -> SpawnedProcess:
     """Start a few lines of Python as a lifecycle would."""
     return await spawn(nursery, sys.executable, *QUICK_PYTHON, code, *args, **changes)
 
 
-async def end(*processes: LocalProcess) -> None:
+async def end(*processes: SpawnedProcess) -> None:
     """Kill processes with their trees, and wait until they are gone."""
     for process in processes:
         await process.signal_tree(signal.SIGKILL)

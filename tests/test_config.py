@@ -51,6 +51,7 @@ def test_the_defaults_are_as_documented() -> None:
     assert 30.0 == made.ready_timeout == DEFAULT_READY_TIMEOUT_S
     assert (False, "queen") == (made.detach, made.name)
     assert (DEFAULT_STOP_LADDER, Output()) == (made.stop_ladder, made.output)
+    assert ({}, None, None, None) == (made.limits, made.umask, made.user, made.group)
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,10 @@ def full() -> LifecycleConfig:
         stop_ladder=StopLadder((signal.SIGINT, 1.0)),
         output=Output(10, "q.log"),
         search_path=["/opt/q"],
+        limits={"nofile": 1024},
+        umask=0o077,
+        user="queen",
+        group=1000,
     )
 
 
@@ -248,6 +253,10 @@ OTHERS: dict[str, Any] = {
     "stop_ladder": StopLadder(),
     "output": Output(),
     "search_path": [],
+    "limits": {"nofile": (1024, None)},
+    "umask": 0o022,
+    "user": "drone",
+    "group": "1000",
 }
 
 

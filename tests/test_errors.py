@@ -14,10 +14,12 @@ from trio_lifecycle._errors import (
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     ForeignDaemonError,
+    GuaranteeError,
     LifecycleError,
     PreflightError,
     ReadyError,
     ReadyTimeoutError,
+    ReaperLostError,
     SpawnError,
     StopError,
 )
@@ -60,6 +62,18 @@ ERRORS: list[tuple[LifecycleError, tuple[str, ...]]] = [
         ("queen was killed by SIGSEGV 2.50 s after it was ready", "still needed", "  | boom"),
     ),
     (DaemonDiedError("queen", None, 2.5), ("only its parent knows", "It wrote nothing.")),
+    (
+        ReaperLostError("queen", None, 2.5, TAIL, "one of its processes was killed"),
+        ("queen was ended 2.50 s after it was ready", "one of its processes was killed", "boom"),
+    ),
+    (
+        GuaranteeError("queen", "contained", "no cgroup v2 hierarchy is mounted"),
+        ("queen can't be contained here: no cgroup", "LocalSpawner(guarantee='guarded')"),
+    ),
+    (
+        GuaranteeError("queen", "guarded", "there is no /proc"),
+        ("queen can't be guarded here", "LocalSpawner(guarantee='scoped')"),
+    ),
     (
         ForeignDaemonError("queen", "http://q/", "process 7 (nginx)"),
         ("answered by process 7 (nginx), not by queen", "Stop that program", "FREE_PORT"),

@@ -15,10 +15,12 @@ from trio_lifecycle._events import (
     Found,
     Left,
     Ready,
+    ReaperLost,
     Spawned,
     Starting,
     Stopped,
     Stopping,
+    Stray,
 )
 from trio_lifecycle._states import TRANSITIONS
 from trio_lifecycle._status import describe_status, signal_name
@@ -80,6 +82,16 @@ EVENTS: list[tuple[Event, str, dict[str, object]]] = [
         Failed(name="queen", instance_id="a1", time=12.5, error="SpawnError", reason="no memory"),
         "did not start: no memory",
         {"error": "SpawnError", "reason": "no memory"},
+    ),
+    (
+        ReaperLost(name="queen", instance_id="a1", time=12.5, pid=7, reason="it was killed"),
+        "has lost its reaper: it was killed",
+        {"pid": 7, "reason": "it was killed"},
+    ),
+    (
+        Stray(name="queen", instance_id="a1", time=12.5, pid=9, command="sleep 5"),
+        "may have started process 9 (sleep 5)",
+        {"pid": 9, "command": "sleep 5"},
     ),
     (
         Left(name="queen", instance_id="a1", time=12.5, pid=7),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 
 import pytest
 import trio
@@ -26,6 +27,7 @@ from trio_lifecycle import (
     StopLadder,
     StopReport,
 )
+from trio_lifecycle._proc import read_stat
 
 # Short, because these daemons are known not to listen.
 HASTY = StopLadder((signal.SIGTERM, 0.3))
@@ -201,7 +203,10 @@ async def test_a_stopped_daemon_is_continued_so_that_it_can_obey() -> None:
 
 
 def wait_until_stopped(pid: int) -> None:
-    os.waitid(os.P_PID, pid, os.WSTOPPED)
+    deadline = time.monotonic() + PATIENCE_S
+    while (stat := read_stat(pid)) is not None and stat.state != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 @pytest.mark.fault(99)

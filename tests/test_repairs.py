@@ -21,7 +21,7 @@ from trio_lifecycle import (
     StopLadder,
     _stop,
 )
-from trio_lifecycle.spawner._local_process import LocalProcess
+from trio_lifecycle.spawner._guarded_process import GuardedProcess
 
 
 @pytest.mark.fault(41)
@@ -29,9 +29,9 @@ async def test_a_process_that_outlives_sigkill_is_reported_and_still_watched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Only a dead disk makes one; so here no signal is sent for a while.
-    real = LocalProcess.signal_tree
+    real = GuardedProcess.signal_tree
 
-    async def send_nothing(self: LocalProcess, signum: int) -> None:
+    async def send_nothing(self: GuardedProcess, signum: int) -> None:
         await trio.lowlevel.checkpoint()
 
     config = shell_daemon("exec sleep 1000", stop_ladder=StopLadder())
@@ -40,7 +40,7 @@ async def test_a_process_that_outlives_sigkill_is_reported_and_still_watched(
     async def fail_to_stop() -> None:
         async with DaemonLifecycle(config).running() as daemon:
             daemons.append(daemon)
-            monkeypatch.setattr(LocalProcess, "signal_tree", send_nothing)
+            monkeypatch.setattr(GuardedProcess, "signal_tree", send_nothing)
             monkeypatch.setattr(_stop, "KILL_PATIENCE_S", 0.2)
 
     with pytest.raises(StopError) as caught:
@@ -48,7 +48,7 @@ async def test_a_process_that_outlives_sigkill_is_reported_and_still_watched(
 
     (daemon,) = daemons
     assert daemon.pid == caught.value.pid
-    monkeypatch.setattr(LocalProcess, "signal_tree", real)
+    monkeypatch.setattr(GuardedProcess, "signal_tree", real)
     with trio.fail_after(PATIENCE_S):
         assert "SIGKILL" == (await daemon.kill()).rung
         assert -signal.SIGKILL == await daemon.wait_exit()

@@ -12,6 +12,7 @@ from trio_lifecycle._destination import Output
 from trio_lifecycle._environment import Environment
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
+from trio_lifecycle._limits import check_group, check_umask, check_user, read_limits
 from trio_lifecycle._markers import FREE_PORT, Marker, has_stray_nul, markers_in, show
 from trio_lifecycle._names import check_name
 from trio_lifecycle.abc import ReadyMode
@@ -163,6 +164,10 @@ class ConfigOptions(TypedDict, total=False):
     stop_ladder: StopLadder
     output: Output
     search_path: Sequence["str | os.PathLike[str]"]
+    limits: Mapping[str, int | tuple[int | None, int | None] | None]
+    umask: int | None
+    user: str | int | None
+    group: str | int | None
 
 
 @frozen
@@ -190,6 +195,18 @@ class LifecycleConfig:
         output: Where its output goes. Defaults to the last 64 KiB kept for errors, and nothing
             else.
         search_path: Directories to look into before PATH.
+        limits: What it and each process that it starts may use, by the names of setrlimit(2):
+            ``{"nofile": 65536, "core": (0, None)}``. A pair is the soft and the hard limit, one
+            number is both, None is unlimited. Bytes for memory and files, seconds for ``"cpu"``,
+            microseconds for ``"rttime"``, a count else. Defaults to none: those of this program.
+            Only root may raise a hard limit.
+        umask: The permissions that its new files lack, such as ``0o077``. Defaults to None: those
+            of this program. Under a wide one, other users read the daemon's files.
+        user: Whom it runs as, by name or id; only root may choose another. It gets that user's
+            groups, and HOME, USER and LOGNAME unless ``env`` has them. Defaults to None: the user
+            of this program. If that is root, whoever breaks into the daemon has the machine.
+        group: Its main group, by name or id. Defaults to None: the group of ``user``, or of this
+            program. Without ``user`` it has no other group.
 
     Raises:
         ConfigError: A value can't be meant. The message names the field.
@@ -212,6 +229,12 @@ class LifecycleConfig:
     )
     output: Output = field(factory=Output, validator=_is_output, kw_only=True)
     search_path: tuple[Path, ...] = field(default=(), converter=_search_path, kw_only=True)
+    limits: Mapping[str, tuple[int | None, int | None]] = field(
+        factory=dict, converter=read_limits, kw_only=True
+    )
+    umask: int | None = field(default=None, converter=check_umask, kw_only=True)
+    user: str | int | None = field(default=None, converter=check_user, kw_only=True)
+    group: str | int | None = field(default=None, converter=check_group, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         unfilled = self.markers - {FREE_PORT} - self.ready_mode.markers

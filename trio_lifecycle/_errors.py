@@ -206,6 +206,51 @@ class DaemonDiedError(LifecycleError):
 
 
 @define(eq=False, slots=False, repr=False)
+class ReaperLostError(DaemonDiedError):
+    """The helper that guards the daemon was killed, and what was left of it has ended the daemon.
+
+    Nothing is wrong with the daemon, nor with its owner. The next start gets a new helper.
+
+    Attributes:
+        reason: How it was lost.
+    """
+
+    reason: str = ""
+
+    def _sentence(self) -> str:
+        return (
+            f"{self.daemon} was ended {self.lived_s:.2f} s after it was ready, because its reaper "
+            f"was lost: {self.reason}. Without one nobody would end it if this program were killed."
+            f"{_quoted(self.output_tail)}"
+        )
+
+
+@define(eq=False, slots=False, repr=False)
+class GuaranteeError(LifecycleError):
+    """What was asked for the daemon's end can't be promised here; nothing was started.
+
+    Attributes:
+        daemon: The daemon's name.
+        guarantee: What was asked for, such as ``"contained"``.
+        problem: What is missing.
+    """
+
+    daemon: str
+    guarantee: str
+    problem: str
+
+    def _sentence(self) -> str:
+        return (
+            f"{self.daemon} can't be {self.guarantee} here: {self.problem}. "
+            f"With less, LocalSpawner(guarantee={_LESS.get(self.guarantee, 'scoped')!r}), "
+            "it could be started."
+        )
+
+
+_LESS = {"contained": "guarded"}
+
+
+@define(eq=False, slots=False, repr=False)
 class ForeignDaemonError(LifecycleError):
     """Another program answers where this daemon should; it was left alone, and ours was stopped.
 

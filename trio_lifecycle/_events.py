@@ -136,6 +136,33 @@ class Died(Event):
 
 
 @_event
+class ReaperLost(Event):
+    """The helper that guards the daemon was killed; the daemon is ended, too."""
+
+    kind: ClassVar[str] = "reaper_lost"
+    pid: int | None
+    reason: str
+
+    def _sentence(self) -> str:
+        return f"has lost its reaper: {self.reason}"
+
+
+@_event
+class Stray(Event):
+    """A process has shown up that this daemon may have started, or another one of its program.
+
+    Its ancestry can't be told any more. It is left alone until the program ends.
+    """
+
+    kind: ClassVar[str] = "stray"
+    pid: int
+    command: str
+
+    def _sentence(self) -> str:
+        return f"may have started process {self.pid} ({self.command})"
+
+
+@_event
 class Stopping(Event):
     """The daemon is being asked to go: one event for each rung of the stop ladder."""
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import trio
 
 from trio_lifecycle._errors import ConfigError, DaemonStateUnknownError
+from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._ladder import StopLadder, StopReport
 from trio_lifecycle._status import describe_status
 from trio_lifecycle._stop import Stopper
@@ -69,6 +70,14 @@ class DaemonHandle:
         None for an adopted daemon whose process can't be seen from here.
         """
         return self._process.pid
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What becomes of it when this program ends, however that ends: ``"guarded"``, for example.
+
+        See ``LocalSpawner``. None for an adopted daemon: it is its starter's.
+        """
+        return self._process.guarantee
 
     @property
     def output_tail(self) -> str:

@@ -6,11 +6,12 @@ from typing import Final
 
 import trio
 
-from trio_lifecycle._errors import DaemonDiedError, LifecycleError
+from trio_lifecycle._errors import DaemonDiedError, LifecycleError, ReaperLostError
 from trio_lifecycle._events import Left
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._launch import Launch
 from trio_lifecycle._states import State
+from trio_lifecycle.abc import Process
 
 _log: Final = logging.getLogger("trio_lifecycle")
 
@@ -145,6 +146,12 @@ class Keeper:
         process = self._launch.process
         assert process is not None
         lived_s = trio.current_time() - self._ready_at
-        tail = handle.output_tail
-        self._end_error = DaemonDiedError(handle.name, process.status, lived_s, tail)
+        self._end_error = _died(handle.name, process, lived_s, handle.output_tail)
         self.body.cancel()
+
+
+def _died(name: str, process: Process, lived_s: float, tail: str) -> DaemonDiedError:
+    """Say how a daemon was lost."""
+    if process.lost is not None:
+        return ReaperLostError(name, process.status, lived_s, tail, process.lost)
+    return DaemonDiedError(name, process.status, lived_s, tail)

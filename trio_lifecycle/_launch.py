@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -10,6 +9,7 @@ from typing import Final, NamedTuple
 import trio
 from attrs import evolve
 
+from trio_lifecycle._checks import check_all
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._destination import Output
 from trio_lifecycle._diary import Diary
@@ -18,11 +18,11 @@ from trio_lifecycle._errors import (
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     LifecycleError,
-    PreflightError,
     ReadyTimeoutError,
+    ReaperLostError,
     SpawnError,
 )
-from trio_lifecycle._events import Adopted, Failed, Found, Ready, Spawned, Starting
+from trio_lifecycle._events import Adopted, Failed, Found, Ready, Spawned, Starting, Stray
 from trio_lifecycle._handle import DaemonHandle, Origin, show_tail
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in
 from trio_lifecycle._polling import next_interval
@@ -251,6 +251,11 @@ class Launch:
             working_dir=self.config.working_dir,
             output=output,
             detached=self._detached,
+            limits=self.config.limits,
+            umask=self.config.umask,
+            user=self.config.user,
+            group=self.config.group,
+            ladder=self.config.stop_ladder,
         )
 
     def _detached_output(self) -> Output:
@@ -285,6 +290,7 @@ class Launch:
         process = self.process
         self.stopper = Stopper(process, self.config.stop_ladder, self.diary)
         self.diary.note(Spawned, pid=process.pid)
+        process.report_strays(lambda pid, command: self.diary.note(Stray, pid=pid, command=command))
         nursery.start_soon(self.watch)
         report = await self._wait_until_ready(process, self.stopper, began)
         ready_after_s = trio.current_time() - began
@@ -304,7 +310,7 @@ class Launch:
     async def watch(self) -> None:
         """Wait until the process has ended, and say so to whoever waits for it or for its owner."""
         assert self.process is not None
-        await self.process.wait()
+        await self.process.wait_over()
         self._readiness.cancel()
         self.over.set()
 
@@ -326,6 +332,9 @@ class Launch:
             except Exception as error:
                 failure = error
         waited_s = trio.current_time() - began
+        if process.lost is not None:
+            stopper.note_death()
+            raise ReaperLostError(self.config.name, None, 0.0, self._tail(process), process.lost)
         if process.ended:
             stopper.note_death()
             raise DiedBeforeReadyError(
@@ -362,29 +371,6 @@ _NOTHING_STARTED: Final = "nothing was started, so that there are never two"
 
 # Between two looks at a daemon that somebody else is starting.
 _LOOK_INTERVAL_S: Final = 0.1
-
-
-async def check_all(name: str, checks: Sequence[Preflight]) -> None:
-    """Run all checks at once, and report all that fail together.
-
-    Raises:
-        PreflightError: At least one failed.
-    """
-    failures: dict[int, str] = {}
-
-    @trio.lowlevel.enable_ki_protection
-    async def check(number: int, preflight: Preflight) -> None:
-        try:
-            await preflight()
-        except Exception as error:
-            failures[number] = str(error) or type(error).__name__
-
-    if checks:
-        async with trio.open_nursery() as nursery:
-            for number, preflight in enumerate(checks):
-                nursery.start_soon(check, number, preflight)
-    if failures:
-        raise PreflightError(name, tuple(text for _, text in sorted(failures.items())))
 
 
 async def _disarm(armed: ArmedReady) -> None:

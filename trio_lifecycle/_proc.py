@@ -37,7 +37,9 @@ __all__ = [
     "holds_socket",
     "is_descendant",
     "listeners_at",
+    "namespace",
     "open_pidfd",
+    "read_about",
     "read_stat",
     "signal_process",
     "tree_of",
@@ -62,11 +64,10 @@ _ABSENT: Final = (FileNotFoundError, ProcessLookupError, NotADirectoryError, Per
 
 def ephemeral_ports() -> range:
     """Give the ports that the kernel takes for itself, for outgoing connections and for port 0."""
-    try:
+    with suppress(OSError):
         low, high = _read("/proc/sys/net/ipv4/ip_local_port_range").split()
-    except OSError:
-        return DEFAULT_EPHEMERAL_PORTS
-    return range(int(low), int(high) + 1)
+        return range(int(low), int(high) + 1)
+    return DEFAULT_EPHEMERAL_PORTS
 
 
 # --- one process ----------------------------------------------------------------------------------
@@ -99,11 +100,23 @@ def _all_pids() -> list[int]:
 
 
 def _read_stat(pid: int) -> Stat | None:
+    text = read_about(pid, "stat")
+    return None if text is None else parse_stat(text)
+
+
+def read_about(pid: int | str, name: str) -> bytes | None:
+    """Read a file about a process (or "self"), such as "environ"; None if that can't be had."""
     try:
-        text = _read(f"/proc/{pid}/stat")
+        return _read(f"/proc/{pid}/{name}")
     except _ABSENT:
         return None
-    return parse_stat(text)
+
+
+def namespace(pid: int | str, kind: str) -> int | None:
+    """Give the number of a process's namespace (namespaces(7)); None if that can't be had."""
+    with suppress(*_ABSENT):
+        return Path(f"/proc/{pid}/ns/{kind}").stat().st_ino
+    return None
 
 
 def _is_process(pid: int) -> bool:
@@ -132,10 +145,9 @@ def has_variable(pid: int, name: str, value: str) -> bool:
 
     A hint, no proof: a program may overwrite the place, and anybody may set a variable.
     """
-    try:
+    with suppress(OSError):
         return os.fsencode(f"{name}={value}") in _read(f"/proc/{pid}/environ").split(b"\0")
-    except OSError:
-        return False
+    return False
 
 
 def command_line(pid: int) -> str:

@@ -7,9 +7,14 @@ from typing import Final
 from attrs import field, frozen
 
 from trio_lifecycle._destination import Output
+from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 
 # Every process that a daemon starts inherits it, unless it empties its environment.
 INSTANCE_VARIABLE: Final = "TRIO_LIFECYCLE_INSTANCE"
+
+# Beside it, who owns the daemon (``owner_mark``): what bears it is a stray once that program is
+# dead. A daemon that is detached may inherit it, and must be rid of it.
+OWNER_VARIABLE: Final = "TRIO_LIFECYCLE_OWNER"
 
 # Where a daemon under ``Callback`` finds the URL to post to.
 CALLBACK_VARIABLE: Final = "TRIO_LIFECYCLE_CALLBACK_URL"
@@ -30,6 +35,12 @@ class SpawnRequest:
         output: Where its output goes.
         detached: True when it shall outlive this program: its output then goes straight to the file
             ``output.to``, and nothing of this program is needed for it to go on.
+        limits: What it and all that it starts may use, as (soft, hard) by the names of
+            setrlimit(2) in lower case; None is unlimited.
+        umask: Its umask; None is this program's.
+        user: Whom it runs as, by name or id; None is this program's user.
+        group: Its main group, by name or id; None is the user's, or this program's.
+        ladder: How it is stopped when its owner was killed.
     """
 
     name: str
@@ -40,3 +51,8 @@ class SpawnRequest:
     working_dir: Path | None
     output: Output
     detached: bool
+    limits: Mapping[str, tuple[int | None, int | None]] = field(factory=dict)
+    umask: int | None = None
+    user: str | int | None = None
+    group: str | int | None = None
+    ladder: StopLadder = DEFAULT_STOP_LADDER

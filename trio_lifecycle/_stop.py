@@ -8,7 +8,7 @@ import trio
 
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._errors import StopError
-from trio_lifecycle._events import Died, Stopped, Stopping
+from trio_lifecycle._events import Died, ReaperLost, Stopped, Stopping
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder, StopReport
 from trio_lifecycle._status import signal_name
 from trio_lifecycle.abc import Process
@@ -37,10 +37,14 @@ class Stopper:
         self.asked: bool = False
 
     def note_death(self) -> bool:
-        """Say whether the daemon ended before anybody asked it to; the diary hears of it once."""
-        if not self._died and not self.asked and self._process.ended:
-            self._died = True
-            self._diary.note(Died, pid=self._process.pid, status=self._process.status)
+        """Say whether it ended, or lost its reaper, unasked; the diary hears of it once."""
+        if not self._died and not self.asked:
+            pid, lost = self._process.pid, self._process.lost
+            if lost is not None:
+                self._diary.note(ReaperLost, pid=pid, reason=lost)
+            elif self._process.ended:
+                self._diary.note(Died, pid=pid, status=self._process.status)
+            self._died = lost is not None or self._process.ended
         return self._died
 
     async def stop(self, ladder: StopLadder | None = None) -> StopReport:

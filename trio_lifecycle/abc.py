@@ -8,7 +8,7 @@ registry is used by nothing yet.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,9 @@ import trio
 from attrs import frozen
 
 from trio_lifecycle._events import Event
+from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._markers import Marker
+from trio_lifecycle._process_contract import Process
 from trio_lifecycle._records import DaemonRecord
 from trio_lifecycle._reports import Answer, Report, Sighting, Verdict
 from trio_lifecycle._requests import SpawnRequest
@@ -26,6 +28,7 @@ __all__ = [
     "Answer",
     "ArmedReady",
     "DaemonRecord",
+    "Guarantee",
     "Marker",
     "Observer",
     "Preflight",
@@ -50,7 +53,7 @@ class Spawner(ABC):
     """Starts processes somewhere: on this machine, on another one, or in a simulation."""
 
     @abstractmethod
-    async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> "Process":
+    async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> Process:
         """Start the program in a session of its own, with nothing on its standard input.
 
         Either a process is returned, or there is none: whatever is raised, cancellation included,
@@ -64,6 +67,7 @@ class Spawner(ABC):
 
         Raises:
             SpawnError: The system refused.
+            GuaranteeError: What was asked of the spawner can't be promised here.
         """
 
     @abstractmethod
@@ -94,108 +98,6 @@ class ReservedPort(Protocol):
     def release(self) -> None:
         """Let others have it. Calling it again is fine."""
         ...
-
-
-class Process(ABC):
-    """One incarnation of a daemon: the main process, and the tree of those that it started.
-
-    The tree is meant as far as the spawner can see it, and each spawner says how far that is.
-    ``LocalSpawner`` signals and waits for the process group that the main process leads; one that
-    has left the group, by ``setsid`` say, stays.
-    """
-
-    @property
-    @abstractmethod
-    def pid(self) -> int | None:
-        """The main process's id; None where it can't be known."""
-
-    @property
-    @abstractmethod
-    def status(self) -> int | None:
-        """The exit status as ``subprocess`` counts.
-
-        None while it runs, or where only its parent could know.
-        """
-
-    @property
-    @abstractmethod
-    def ended(self) -> bool:
-        """True as soon as the main process has ended, asked without waiting."""
-
-    @property
-    @abstractmethod
-    def gone(self) -> bool:
-        """True when no process of its tree is left, itself included; asked without waiting.
-
-        That is the tree which ``signal_tree`` reaches.
-        """
-
-    @abstractmethod
-    async def wait(self) -> int | None:
-        """Wait until the main process has ended, and give its ``status``.
-
-        Any number of tasks may wait.
-
-        It never waits for pipes that other processes of the tree may hold.
-        """
-
-    @abstractmethod
-    async def wait_gone(self) -> None:
-        """Wait until the main process has ended and no process of its tree is left."""
-
-    @abstractmethod
-    async def send_signal(self, signum: int) -> None:
-        """Send a signal to the main process; nothing happens when it has ended.
-
-        Never reaches a reused pid.
-        """
-
-    @abstractmethod
-    async def signal_tree(self, signum: int) -> None:
-        """Send a signal to the tree as far as it can be seen; nothing happens when none is left.
-
-        For ``LocalSpawner`` that is the process group.
-
-        Never reaches a reused pid.
-        """
-
-    @abstractmethod
-    def find_stuck(self) -> tuple[int, str] | None:
-        """Name a process of the tree that is left, and where in the kernel it waits.
-
-        None when all are gone.
-        """
-
-    @abstractmethod
-    async def contains(self, pid: int) -> bool | None:
-        """Say whether a process belongs to the tree; None where that can't be told."""
-
-    @abstractmethod
-    async def listener_at(self, host: str, port: int) -> "Verdict":
-        """Say whether who listens at a loopback address belongs to the tree."""
-
-    @abstractmethod
-    def output_tail(self) -> bytes:
-        """Give the end of what the tree wrote so far, as much as was asked to be kept.
-
-        Once the main process has ended, everything that it wrote is in it.
-        """
-
-    @abstractmethod
-    def lines(self) -> AsyncIterator[str]:
-        """Give what the tree writes from now on, line by line, until its end.
-
-        Any number of tasks may read.
-
-        A reader that is slower than the daemon loses lines, never the daemon's time.
-        """
-
-    @abstractmethod
-    def close(self) -> None:
-        """Take in what the process wrote, and let go of descriptors. The tree is not touched.
-
-        Again is fine.
-        """
 
 
 # --- readiness ------------------------------------------------------------------------------------
@@ -382,6 +284,6 @@ class Registry(ABC):
         """Give all records, ordered by name."""
 
 
-for _value in (Answer, DaemonRecord, Marker, Report, Sighting, SpawnRequest, Verdict):
+for _value in (Answer, DaemonRecord, Marker, Process, Report, Sighting, SpawnRequest, Verdict):
     _value.__module__ = __name__
 del _value

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.plugins._processes import Process, end, processes, reap
+from trio_lifecycle.spawner._reapers import idle_reapers
 
 MARKER = "TRIO_LIFECYCLE_TEST"
 # A killed process needs a moment until it is gone from /proc; on a loaded machine, a long one.
@@ -30,8 +31,11 @@ KEPT_THREADS = re.compile(r"Trio thread \d+")
 KEPT_DESCRIPTORS = re.compile(
     r"anon_inode:\[(eventpoll|eventfd)\]|/dev/.*|.*/(\.hypothesis|\.pytest_cache)(/.*)?|.*coverage.*"
 )
-# multiprocessing starts it once and keeps it for the life of the program.
-KEPT_PROCESSES = re.compile(rb"multiprocessing\.(resource_tracker|forkserver)")
+# multiprocessing starts it once and keeps it for the life of the program; and so do we a reaper,
+# which is without daemons then, for those would bear the test's marker.
+KEPT_PROCESSES = re.compile(
+    rb"multiprocessing\.(resource_tracker|forkserver)|trio_lifecycle/spawner/_reaper\.py"
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,12 @@ class Surroundings:
 
     def new_descriptors(self) -> list[Descriptor]:
         """Descriptors that were not open before."""
-        return [descriptor for descriptor in _descriptors() if descriptor not in self.descriptors]
+        kept = {number for link in idle_reapers() for number in link.descriptors}
+        return [
+            descriptor
+            for descriptor in _descriptors()
+            if descriptor not in self.descriptors and descriptor.number not in kept
+        ]
 
     def new_threads(self) -> list[threading.Thread]:
         """Threads that did not run before."""

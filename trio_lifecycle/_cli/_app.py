@@ -11,12 +11,14 @@ from cyclopts import App, CycloptsError, Group, Parameter, UnknownOptionError
 
 from trio_lifecycle._cli._codes import WRONG_USE
 from trio_lifecycle._cli._plan import USAGE, Plan
+from trio_lifecycle._cli._reap import Reap
 from trio_lifecycle._cli._run import Run
 from trio_lifecycle._version import __version__
 
 _READY: Final = Group.create_ordered("When it is ready: one of the first three")
 _DAEMON: Final = Group.create_ordered("The daemon")
 _USE: Final = Group.create_ordered("What it is for, and what is shown")
+_SEARCH: Final = Group.create_ordered("What is killed, and what is shown")
 
 # How much of two words must be the same for one to be a slip of the other: "heath" and "health"
 # have 0.91, "cmd" and "cwd" 0.67.
@@ -45,7 +47,10 @@ def run_app(words: Sequence[str]) -> int:
         )
     except CycloptsError as error:
         text = _sentence_of(error, words)
-        print(f"trio-lifecycle: {text}\nMore with: trio-lifecycle run --help", file=sys.stderr)
+        command = "reap" if words[:1] == ["reap"] else "run"
+        print(
+            f"trio-lifecycle: {text}\nMore with: trio-lifecycle {command} --help", file=sys.stderr
+        )
         return WRONG_USE
     return status if isinstance(status, int) else 0
 
@@ -154,3 +159,32 @@ def run(
         verbose=verbose,
     )
     return trio.run(Run(plan))
+
+
+@app.command(usage="Usage: trio-lifecycle reap [OPTIONS]")
+def reap(
+    *,
+    instance: Annotated[
+        list[str] | None,
+        _option(
+            _SEARCH,
+            "Only what belongs to this instance: its id, or the beginning of it. May be repeated.",
+            value="ID",
+        ),
+    ] = None,
+    yes: Annotated[bool, _option(_SEARCH, "Kill without asking.", "-y")] = False,
+    grace: Annotated[
+        str | None, _option(_SEARCH, "Seconds from SIGTERM to SIGKILL: 10.", value="S")
+    ] = None,
+    json: Annotated[
+        bool,
+        _option(_SEARCH, "Print one JSON object for each process, a line each, and ask nothing."),
+    ] = False,
+) -> int:
+    """Show what was left of daemons whose owner is dead, and kill it.
+
+    On a terminal it asks first. Elsewhere it only shows what there is, unless --yes is given.
+    A program that is still running keeps its daemons; so do daemons that were left running on
+    purpose.
+    """
+    return Reap(instances=tuple(instance or ()), yes=yes, grace=grace, json=json)()

@@ -1,7 +1,7 @@
-"""Exit statuses: what the shell is told, in one table."""
+"""Exit statuses: what the shell is told, in one table for each command."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from attrs import frozen
@@ -15,12 +15,17 @@ from trio_lifecycle._errors import (
 )
 
 # The numbers are those of timeout(1) and env(1), and of POSIX shells for signals.
+ALL_WELL: Final = 0
 WRONG_USE: Final = 2
 TIMED_OUT: Final = 124
 NOT_KEPT_UP: Final = 125
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 SIGNALLED: Final = 128
+
+# Of ``reap`` alone; they mean nothing to ``run``.
+FOUND: Final = 1
+NOT_GONE: Final = 3
 
 # What ends us, and what the person at the keyboard knows it by.
 SIGNALS: Final = {
@@ -64,6 +69,15 @@ EXIT_STATUSES: Final = (
     ExitStatus("143", "stopped after SIGTERM"),
 )
 
+REAP_EXIT_STATUSES: Final = (
+    ExitStatus("0", "nothing is left: there was nothing, or all of it was killed"),
+    ExitStatus("1", "something is left, and was not to be killed"),
+    ExitStatus("2", "wrong use; nothing was looked for"),
+    ExitStatus("3", "something is left after SIGKILL, or it can't be told what is"),
+    ExitStatus("130", "ended by Ctrl-C (SIGINT)"),
+    ExitStatus("141", "ended because nobody read our output any more (SIGPIPE)"),
+)
+
 
 def status_of_error(error: LifecycleError) -> int:
     """Say which status an error ends us with."""
@@ -89,9 +103,9 @@ def status_of_command(returncode: int) -> int:
     return returncode if returncode >= 0 else status_of_signal(-returncode)
 
 
-def table() -> Iterator[str]:
-    """Write the table as Markdown, a line at a time."""
+def table(rows: Iterable[ExitStatus] = EXIT_STATUSES) -> Iterator[str]:
+    """Write a table as Markdown, a line at a time; that of ``run`` if no other is given."""
     yield "| status | meaning |"
     yield "|---|---|"
-    for row in EXIT_STATUSES:
+    for row in rows:
         yield f"| {row.status} | {row.meaning} |"

@@ -1,0 +1,126 @@
+"""The contract of a process: one incarnation of a daemon, as its owner can treat it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Callable
+
+from trio_lifecycle._guarantee import Guarantee
+from trio_lifecycle._reports import Verdict
+
+
+class Process(ABC):
+    """One incarnation of a daemon: the main process, and the tree of those that it started.
+
+    The tree is meant as far as the spawner can see it, and each spawner says how far that is.
+    """
+
+    @property
+    def guarantee(self) -> Guarantee | None:
+        """What is promised for its end; None where this program promises nothing."""
+        return None
+
+    @property
+    def lost(self) -> str | None:
+        """Why its guarantee holds no more, as a sentence; None while all is well."""
+        return None
+
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """The main process's id; None where it can't be known."""
+
+    @property
+    @abstractmethod
+    def status(self) -> int | None:
+        """The exit status as ``subprocess`` counts.
+
+        None while it runs, or where only its parent could know.
+        """
+
+    @property
+    @abstractmethod
+    def ended(self) -> bool:
+        """True as soon as the main process has ended, asked without waiting."""
+
+    @property
+    @abstractmethod
+    def gone(self) -> bool:
+        """True when no process of its tree is left, itself included; asked without waiting.
+
+        That is the tree which ``signal_tree`` reaches.
+        """
+
+    @abstractmethod
+    async def wait(self) -> int | None:
+        """Wait until the main process has ended, and give its ``status``.
+
+        Any number of tasks may wait.
+
+        It never waits for pipes that other processes of the tree may hold.
+        """
+
+    async def wait_over(self) -> None:
+        """Wait until the main process has ended, or its guarantee is ``lost``."""
+        await self.wait()
+
+    @abstractmethod
+    async def wait_gone(self) -> None:
+        """Wait until the main process has ended and no process of its tree is left."""
+
+    @abstractmethod
+    async def send_signal(self, signum: int) -> None:
+        """Send a signal to the main process; nothing happens when it has ended.
+
+        Never reaches a reused pid.
+        """
+
+    @abstractmethod
+    async def signal_tree(self, signum: int) -> None:
+        """Send a signal to the tree as far as it can be seen; nothing happens when none is left.
+
+        Never reaches a reused pid.
+        """
+
+    @abstractmethod
+    def find_stuck(self) -> tuple[int, str] | None:
+        """Name a process of the tree that is left, and where in the kernel it waits.
+
+        None when all are gone.
+        """
+
+    @abstractmethod
+    async def contains(self, pid: int) -> bool | None:
+        """Say whether a process belongs to the tree; None where that can't be told."""
+
+    @abstractmethod
+    async def listener_at(self, host: str, port: int) -> Verdict:
+        """Say whether who listens at a loopback address belongs to the tree."""
+
+    def report_strays(self, hear: Callable[[int, str], None]) -> None:  # noqa: B027  # few can tell
+        """Have processes reported that may be of the tree, but can't be told to be.
+
+        Args:
+            hear: It is called with the pid and the command of each.
+        """
+
+    @abstractmethod
+    def output_tail(self) -> bytes:
+        """Give the end of what the tree wrote so far, as much as was asked to be kept.
+
+        Once the main process has ended, everything that it wrote is in it.
+        """
+
+    @abstractmethod
+    def lines(self) -> AsyncIterator[str]:
+        """Give what the tree writes from now on, line by line, until its end.
+
+        Any number of tasks may read.
+
+        A reader that is slower than the daemon loses lines, never the daemon's time.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Take in what the process wrote, and let go of descriptors. The tree is not touched.
+
+        Again is fine.
+        """

@@ -1,0 +1,126 @@
+"""Spawning through the reaper."""
+
+import os
+from collections.abc import Mapping
+
+from trio_lifecycle._errors import GuaranteeError, SpawnError
+from trio_lifecycle._guarantee import Guarantee
+from trio_lifecycle._output import FileOutput, PipedOutput
+from trio_lifecycle.abc import SpawnRequest
+from trio_lifecycle.spawner._cgroup import Cgroup, CgroupUnavailable, find_parent
+from trio_lifecycle.spawner._detour import take_the_step
+from trio_lifecycle.spawner._guarded_process import GuardedProcess
+from trio_lifecycle.spawner._reaper_link import ReaperGoneError, ReaperLink, SpawnRefusedError
+from trio_lifecycle.spawner._reaper_program import ReaperStartError
+from trio_lifecycle.spawner._reapers import reaper
+from trio_lifecycle.spawner._refusals import refusal
+from trio_lifecycle.spawner._stepping import Stepping
+
+
+async def spawn_guarded(
+    request: SpawnRequest,
+    env: Mapping[str, str],
+    output: FileOutput | PipedOutput,
+    stdout: int,
+    *,
+    contained: bool,
+) -> GuardedProcess:
+    """Have the reaper spawn a daemon.
+
+    Args:
+        request: What to start.
+        env: Its whole environment, but for what its user adds.
+        output: Takes what it writes.
+        stdout: The descriptor that it writes to.
+        contained: True when it is to be in a control group of its own.
+
+    Raises:
+        GuaranteeError: There can be no reaper or no control group here.
+        SpawnError: The system refused.
+    """
+    link = await _find_reaper(request, "contained" if contained else "guarded")
+    cgroup = _make_cgroup(request) if contained else None
+    try:
+        stepping = Stepping.for_request(request, None if cgroup is None else cgroup.procs_file)
+        try:
+            process = await _spawn(request, env, output, stdout, link, cgroup, stepping)
+            if stepping is not None:
+                await take_the_step(stepping, process, request)
+            return process
+        finally:
+            if stepping is not None:
+                stepping.close()
+    except BaseException:
+        if cgroup is not None:
+            cgroup.kill()
+            cgroup.remove()
+        raise
+
+
+async def _find_reaper(request: SpawnRequest, guarantee: Guarantee) -> ReaperLink:
+    try:
+        return await reaper()
+    except ReaperStartError as error:
+        raise GuaranteeError(request.name, guarantee, str(error)) from error
+    except OSError as error:
+        raise refusal(request, error.errno or 0, "its reaper could not be started") from error
+
+
+def _make_cgroup(request: SpawnRequest) -> Cgroup:
+    try:
+        return Cgroup.make(find_parent(), request.instance_id)
+    except CgroupUnavailable as error:
+        raise GuaranteeError(request.name, "contained", error.reason) from error
+    except OSError as error:
+        raise refusal(request, error.errno or 0, "its control group can't be made") from error
+
+
+async def _spawn(
+    request: SpawnRequest,
+    env: Mapping[str, str],
+    output: FileOutput | PipedOutput,
+    stdout: int,
+    link: ReaperLink,
+    cgroup: Cgroup | None,
+    stepping: Stepping | None,
+) -> GuardedProcess:
+    directory = request.working_dir
+    program, argv = request.program, [request.program, *request.args]
+    descriptors = [stdout]
+    if stepping is not None:
+        program, argv = stepping.program, stepping.argv
+        more = {key: value for key, value in stepping.env.items() if key not in request.env}
+        env = {key: value for key, value in {**env, **more}.items() if value is not None}
+        descriptors.append(stepping.stdin)
+    order = (
+        os.fsencode(program),
+        [*map(os.fsencode, argv)],
+        {os.fsencode(key): os.fsencode(value) for key, value in env.items()},
+        None if directory is None else os.fsencode(directory),
+        tuple((rung.signum, rung.seconds) for rung in request.ladder.rungs),
+        request.instance_id.encode(),
+        None if cgroup is None else str(cgroup.path),
+    )
+    try:
+        # As it is at this moment, also when it was removed or renamed.
+        here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise refusal(request, error.errno or 0, "this program's own directory") from error
+    try:
+        pid, pidfd = await link.spawn(order, [here, *descriptors])
+    except SpawnRefusedError as error:
+        raise _refusal(request, error) from error
+    except ReaperGoneError as error:
+        problem = f"the reaper was lost meanwhile: {error}"
+        raise SpawnError(request.name, problem, None, retryable=True) from error
+    finally:
+        os.close(here)
+    return GuardedProcess(link, pid, pidfd, request.instance_id, output, cgroup)
+
+
+def _refusal(request: SpawnRequest, error: SpawnRefusedError) -> SpawnError:
+    if error.stage == "watch":
+        return refusal(request, error.errno, "its end could not be watched for")
+    if error.stage == "directory" and request.working_dir is None:
+        return refusal(request, error.errno, "this program's own directory can't be entered")
+    return refusal(request, error.errno)

@@ -1,0 +1,330 @@
+"""The reaper: starts daemons for a program, and leaves none of their processes when that ends.
+
+A program of its own, run by ``python -I -S``. It imports nothing of the package but the file
+``_family.py``, which is handed to it together with this one, and only modules that cost next to
+nothing: it is started on the way to the first daemon, and stays in memory.
+
+It forks once, into two processes that both are child subreapers (prctl(2)), so that whatever a
+daemon starts, and however it forks away, ends up as a child of one of them:
+
+- The *inner* one spawns, signals and reaps on request. It watches the application and the outer
+  one; when either is gone, or the socket is closed, it stops all daemons, each by the signals of
+  its own stop ladder, then kills until waitpid(2) says that there is no child left.
+- The *outer* one waits for the inner one, and does the same in its place should that be killed.
+
+Messages are tuples in ``marshal``'s format, each one packet; one that is larger than ``BY_MEMFD``
+lies in a memfd, which is the last of its descriptors. From the application come
+
+- ``("spawn", number, program, argv, env, directory, rungs, mark, cgroup)`` with descriptors of the
+  directory to start from, the output and, if it is not to be empty, the standard input;
+- ``("signal", number, pid, signum)``: to the whole tree of a daemon;
+- ``("discard", pid)``: the application has given the daemon up.
+
+To it go ``("hello", pid)`` and ``("spawned", number, pid)``, both with a pidfd, ``("failed",
+number, stage, errno)``, ``("signalled", number)``, ``("ended", pid, status, gone)`` when a main
+process has ended or the last of its tree is gone, and ``("stray", pid, daemons)``.
+"""
+
+import _socket
+import marshal
+import os
+import select
+import sys
+import time
+from typing import Any
+
+from trio_lifecycle.spawner._family import KILL, Daemon, Family, ticks_now, write
+
+# The modules ``signal`` and ``ctypes`` cost more to import than all the rest.
+_signal: Any = __import__("_signal")
+_ctypes: Any = __import__("_ctypes")
+
+# What the application passes as standard streams; the third takes tracebacks.
+SOCKET, APPLICATION = 0, 1
+# A packet may have 212,960 bytes by default (net.core.wmem_max, and its overhead).
+BY_MEMFD = 60_000
+MOST_DESCRIPTORS = 4
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
+# A daemon gets the default action for every signal, whatever this program ignores.
+RESET = _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}
+IGNORED = (
+    *(_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE),
+    *(_signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU),
+    *(_signal.SIGALRM, _signal.SIGVTALRM, _signal.SIGPROF),
+)
+# When after a spawn to note who belongs to whom: soon for what starts up, then rarely.
+FIRST_NOTE_S, LONGEST_NOTE_S = 0.1, 60.0
+# How long the inner process may take beyond the longest ladder before the outer one kills it.
+PATIENCE_S = 10.0
+
+
+class Inner(Family):
+    """The inner process: does what the application asks."""
+
+    def __init__(self, socket: _socket.socket, table: int) -> None:
+        super().__init__({})
+        self.socket = socket
+        self.table = table
+        self.unsent: list[tuple[bytes, list[int]]] = []
+        self.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.note_at = float("inf")
+        self.note_after = FIRST_NOTE_S
+
+    # --- talking ---
+
+    def tell(self, message: "tuple[Any, ...]", *descriptors: int) -> None:
+        """Send, or keep what an application that is slow or stopped does not take now."""
+        self.unsent.append((marshal.dumps(message), [os.dup(fd) for fd in descriptors]))
+        self.send_on()
+
+    def send_on(self) -> None:
+        """Send what the application takes."""
+        while self.unsent:
+            packet, descriptors = self.unsent[0]
+            rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
+            ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
+            try:
+                self.socket.sendmsg([packet], ancillary)
+            except BlockingIOError:
+                return
+            except OSError:
+                pass  # nobody is there any more, as the loop is about to hear
+            del self.unsent[0]
+            for fd in descriptors:
+                os.close(fd)
+
+    def receive(self) -> bool:
+        """Do all that is asked now; False when there is nobody any more to ask."""
+        room = _socket.CMSG_SPACE(4 * MOST_DESCRIPTORS)
+        while True:
+            try:
+                packet, ancillary, _, _ = self.socket.recvmsg(BY_MEMFD + 1024, room, CLOEXEC)
+            except BlockingIOError:
+                return True
+            except OSError:
+                return False
+            descriptors = [
+                int.from_bytes(rights[at : at + 4], sys.byteorder)
+                for _, _, rights in ancillary
+                for at in range(0, len(rights) - 3, 4)
+            ]
+            try:
+                if not packet:
+                    return False
+                message = marshal.loads(packet)
+                if message[0] == "memfd":
+                    message = marshal.loads(os.pread(descriptors[-1], message[1], 0))
+                self.obey(message, descriptors)
+            finally:
+                for fd in descriptors:
+                    os.close(fd)
+
+    # --- what is asked ---
+
+    def obey(self, message: "tuple[Any, ...]", descriptors: "list[int]") -> None:
+        """Do one thing."""
+        match message:
+            case ("spawn", number, *order):
+                self.spawn(number, order, *descriptors)
+            case ("signal", number, pid, signum):
+                if pid in self.daemons:
+                    self.signal(self.daemons[pid], signum)
+                self.tell(("signalled", number))
+            case ("discard", pid):
+                if pid in self.daemons:
+                    self.signal(self.daemons[pid], KILL)
+
+    def spawn(
+        self,
+        number: int,
+        order: "list[Any]",
+        start: int,
+        output: int,
+        standard_input: int | None = None,
+        *_: int,
+    ) -> None:
+        """Start a daemon, and say how that went."""
+        program, argv, env, directory, rungs, mark, cgroup = order
+        streams = (self.null if standard_input is None else standard_input, output, output)
+        now = ticks_now()
+        stage = "directory"
+        try:
+            # For all of this process: it has one thread, and holds no relative path.
+            os.fchdir(start)
+            if directory is not None:
+                os.chdir(directory)
+            stage = "program"
+            pid = os.posix_spawn(
+                program,
+                argv,
+                env,
+                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(streams)],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=RESET,
+            )
+        except OSError as error:
+            self.tell(("failed", number, stage, error.errno))
+            return
+        finally:
+            os.fchdir(self.root)
+        self.add(Daemon(pid, now, rungs, mark, cgroup))
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            self.tell(("failed", number, "watch", error.errno))
+            self.signal(self.daemons[pid], KILL)
+            return
+        self.tell(("spawned", number, pid), pidfd)
+        os.close(pidfd)
+        self.publish()
+        self.note_after = FIRST_NOTE_S
+        self.note_at = time.monotonic() + FIRST_NOTE_S
+
+    def forget(self, daemon: Daemon) -> None:
+        """Tell the outer process, too."""
+        super().forget(daemon)
+        self.publish()
+
+    def publish(self) -> None:
+        """Leave a table of all daemons for the outer process.
+
+        It is whole at any instant: its place is written last, in one small piece.
+        """
+        rows = [(d.pid, d.start, d.rungs, d.mark, d.cgroup) for d in self.daemons.values()]
+        blob = marshal.dumps(rows)
+        place, length = read_head(self.table)
+        # Behind the one that is there, or in front of it if there is room.
+        place = 16 if place > 16 + len(blob) else place + length
+        os.pwrite(self.table, blob, place)
+        os.pwrite(self.table, place.to_bytes(8, "big") + len(blob).to_bytes(8, "big"), 0)
+
+    # --- the loop ---
+
+    def serve(self, gone: "tuple[int, int]", wake: int) -> None:
+        """Work until the application or the outer process is gone, or the socket is closed."""
+        poll = select.poll()
+        for fd in (*gone, wake):
+            poll.register(fd, select.POLLIN)
+        pause: float | None = None
+        while True:
+            wants = select.POLLIN | (select.POLLOUT if self.unsent else 0)
+            poll.register(self.socket.fileno(), wants)
+            news = dict(poll.poll(self.timeout_ms(pause)))
+            if not news.keys().isdisjoint(gone):
+                return
+            if wake in news:
+                os.read(wake, 4096)
+            if self.socket.fileno() in news:
+                self.send_on()
+                if not self.receive():
+                    return
+            if wake in news or pause is not None:
+                self.reap()
+            pause = self.kill_again()
+            if time.monotonic() >= self.note_at:
+                self.note()
+                self.note_after = min(4 * self.note_after, LONGEST_NOTE_S)
+                self.note_at += self.note_after if self.daemons else float("inf")
+
+    def timeout_ms(self, pause: float | None) -> float | None:
+        """Say how long nothing has to be done, if nobody asks."""
+        times = [] if pause is None else [pause]
+        if self.note_at != float("inf"):
+            times.append(max(0.0, self.note_at - time.monotonic()))
+        return min(times) * 1000 if times else None
+
+
+CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC, <bits/socket.h>
+
+
+def read_head(table: int) -> "tuple[int, int]":
+    """Give place and length of the table of daemons."""
+    head = os.pread(table, 16, 0)
+    if not head:
+        return 16, 0
+    return int.from_bytes(head[:8], "big"), int.from_bytes(head[8:], "big")
+
+
+def read_table(table: int) -> "dict[int, Daemon]":
+    """Read the table of daemons."""
+    place, length = read_head(table)
+    rows = marshal.loads(os.pread(table, length, place)) if length else []
+    return {row[0]: Daemon(*row) for row in rows}
+
+
+def outlive(inner: int, table: int, application: int, wake: int) -> Family:
+    """Wait for the end of the inner process; give what it has left behind.
+
+    One that does not see that the application is gone, because it is stopped or hangs, is killed.
+    """
+    poll = select.poll()
+    poll.register(application, select.POLLIN)
+    poll.register(wake, select.POLLIN)
+    timeout_ms: float | None = None
+    while os.waitpid(inner, os.WNOHANG) == (0, 0):
+        news = dict(poll.poll(timeout_ms))
+        if wake in news:
+            os.read(wake, 4096)
+        if application in news:
+            ladders = [sum(s for _, s in d.rungs) for d in read_table(table).values()]
+            timeout_ms = 1000 * (PATIENCE_S + max(ladders, default=0))
+            poll.unregister(application)
+        elif not news:
+            os.kill(inner, KILL)
+            timeout_ms = None
+    return Family(read_table(table))
+
+
+def be_subreaper() -> None:
+    """Become the parent of all orphans below."""
+    function = _ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "prctl")
+    if _ctypes.call_cdeclfunction(function, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
+        raise OSError("this kernel knows no child subreapers")
+
+
+def hear_of_children() -> int:
+    """Have a descriptor become readable whenever a child has ended."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.signal(_signal.SIGCHLD, lambda signum, frame: None)
+    _signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    return read_end
+
+
+def main() -> None:
+    """Be both processes, one after the other."""
+    socket = _socket.socket(fileno=os.dup(SOCKET))
+    application = os.dup(APPLICATION)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, SOCKET)
+    os.dup2(null, APPLICATION)
+    os.close(null)
+    socket.setblocking(False)
+    os.chdir("/")
+    for signum in IGNORED:
+        _signal.signal(signum, _signal.SIG_IGN)
+    write("/proc/self/comm", b"trio-reaper")
+    be_subreaper()
+    table = os.memfd_create("daemons", os.MFD_CLOEXEC)
+    outer = os.pidfd_open(os.getpid())
+    inner = os.fork()
+    wake = hear_of_children()
+    if inner:
+        socket.close()
+        os.close(outer)
+        outlive(inner, table, application, wake).end_all(wake)
+        os._exit(0)
+    be_subreaper()
+    family = Inner(socket, table)
+    own = os.pidfd_open(family.me)
+    family.tell(("hello", family.me), own)
+    os.close(own)
+    try:
+        family.serve((application, outer), wake)
+    finally:
+        # The application, if it is there, hears of it by this.
+        socket.close()
+        family.end_all(wake)
+        sys.stderr.flush()
+    os._exit(0)

@@ -1,0 +1,148 @@
+"""The reapers of this program: one at a time, started with the first daemon that needs one."""
+
+import logging
+import os
+import resource
+import threading
+from contextlib import suppress
+from typing import Final
+
+import trio
+from attrs import define, field
+
+from trio_lifecycle._proc import read_about
+from trio_lifecycle.spawner._reaper_link import ReaperLink
+
+_log: Final = logging.getLogger("trio_lifecycle")
+
+# Those without daemons, kept for the next Trio run of this program, with what they were born with.
+_idle: Final[list[tuple[ReaperLink, object]]] = []
+_idle_lock: Final = threading.Lock()
+
+
+@define
+class _Household:
+    """The reaper of one Trio run."""
+
+    link: ReaperLink | None = None
+    born_with: object = None
+    turn: trio.Lock = field(factory=trio.Lock)
+    pid: int = field(factory=os.getpid)
+
+
+_household: Final = trio.lowlevel.RunVar[_Household]("trio_lifecycle.reaper")
+
+
+async def reaper() -> ReaperLink:
+    """Give a reaper that can be relied on, started if need be.
+
+    Raises:
+        ReaperStartError: There can be none, or it did not start.
+        OSError: The system would not start it.
+    """
+    house = _house()
+    born_with = _attributes()
+    if _serves(house, born_with):
+        assert house.link is not None
+        return house.link
+    async with house.turn:
+        if not _serves(house, born_with):
+            # Shielded and bounded by itself: others wait for it, too.
+            with trio.CancelScope(shield=True):
+                await _take_or_start(house, born_with)
+        assert house.link is not None
+        return house.link
+
+
+def _house() -> _Household:
+    try:
+        house = _household.get()
+    except LookupError:
+        house = None
+    if house is None or house.pid != os.getpid():
+        house = _Household()
+        _household.set(house)
+    return house
+
+
+def _serves(house: _Household, born_with: object) -> bool:
+    link = house.link
+    # A daemon inherits from the reaper what the reaper inherited from this program. One that is
+    # older than a change of user, say, would start daemons with rights that this program has given
+    # up.
+    return link is not None and link.usable and house.born_with == born_with
+
+
+async def _take_or_start(house: _Household, born_with: object) -> None:
+    link = _take_idle(born_with)
+    started = link is None
+    link = link or ReaperLink.start()
+    house.link, house.born_with = link, born_with
+    trio.lowlevel.spawn_system_task(_attend, link, born_with, name="the reaper's word")
+    if started:
+        await link.greeted()
+
+
+def _take_idle(born_with: object) -> ReaperLink | None:
+    with _idle_lock:
+        for number, (link, with_what) in enumerate(_idle):
+            if with_what == born_with:
+                del _idle[number]
+                return link
+    return None
+
+
+async def _attend(link: ReaperLink, born_with: object) -> None:
+    """Hear a reaper until it is lost, or until the Trio run ends; then another run may have it."""
+    try:
+        await link.run()
+        await link.see_off()
+    except trio.Cancelled:
+        if link.lost is None and not link.wards and not link.slow:
+            with _idle_lock:
+                _idle.append((link, born_with))
+        else:
+            link.close()
+        raise
+    except Exception:
+        # Raised here it would end the program. Without its word, the daemons have lost it.
+        _log.exception("a reaper is given up")
+        link.give_up()
+
+
+def _attributes() -> object:
+    """Give what a child of this program inherits and a request does not name."""
+    limits = tuple(resource.getrlimit(limit) for limit in _LIMITS)
+    groups = tuple(os.getgroups())
+    cpus = frozenset(os.sched_getaffinity(0))
+    nice = os.getpriority(os.PRIO_PROCESS, 0)
+    return (os.getresuid(), os.getresgid(), groups, _umask(), limits, cpus, nice)
+
+
+def _umask() -> bytes:
+    # To ask the kernel by umask(2) is to change it, for all threads.
+    _, _, rest = (read_about("self", "status") or b"").partition(b"Umask:")
+    return rest[:6]
+
+
+_LIMITS: Final = sorted(
+    getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")
+)
+
+
+def idle_reapers() -> list[ReaperLink]:
+    """Give the reapers that wait for the next Trio run."""
+    with _idle_lock:
+        return [link for link, _ in _idle]
+
+
+def _forget_after_fork() -> None:
+    # A copy of this program has no right to its reapers. Its copies of their descriptors are closed
+    # so that they hear of the end of the original at once.
+    for link in ReaperLink.all():
+        link.close()
+    _idle.clear()
+
+
+with suppress(AttributeError):
+    os.register_at_fork(after_in_child=_forget_after_fork)

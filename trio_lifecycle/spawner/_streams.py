@@ -1,0 +1,72 @@
+"""The standard streams of a daemon on this machine."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trio_lifecycle._errors import SpawnError
+from trio_lifecycle._output import FileOutput, PipedOutput, open_log
+from trio_lifecycle.abc import SpawnRequest
+from trio_lifecycle.spawner._refusals import RETRYABLE
+
+
+@contextmanager
+def open_streams(
+    request: SpawnRequest,
+) -> Iterator[tuple[FileOutput | PipedOutput, tuple[int, int, int]]]:
+    """Give the daemon's output and its three standard streams.
+
+    Whatever is only the child's is closed again.
+    """
+    opened: list[int] = []
+    try:
+        try:
+            opened.append(above_streams(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
+            output, write_end = _open_output(request)
+            opened.append(write_end)
+        except OSError as error:
+            problem = f"its output can't be set up: {error}"
+            retryable = error.errno in RETRYABLE
+            raise SpawnError(request.name, problem, error.errno, retryable) from error
+        try:
+            yield output, (opened[0], opened[1], opened[1])
+        except BaseException:
+            output.close()
+            raise
+    finally:
+        for fd in opened:
+            os.close(fd)
+
+
+def _open_output(request: SpawnRequest) -> tuple[FileOutput | PipedOutput, int]:
+    if request.detached:
+        path = request.output.to
+        assert isinstance(path, Path)
+        log = above_streams(open_log(path))
+        return FileOutput(path, request.output.tail_bytes, os.fstat(log).st_size), log
+    read_end, write_end = os.pipe2(os.O_CLOEXEC)
+    try:
+        write_end = above_streams(write_end)
+    except BaseException:
+        os.close(read_end)
+        raise
+    try:
+        os.set_blocking(read_end, False)
+        return PipedOutput(request.name, request.output, read_end), write_end
+    except BaseException:
+        os.close(read_end)
+        os.close(write_end)
+        raise
+
+
+def above_streams(fd: int) -> int:
+    """Move a descriptor away from 0 to 2, which a program without standard streams gives out."""
+    if fd > 2:
+        return fd
+    import fcntl
+
+    try:
+        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    finally:
+        os.close(fd)
