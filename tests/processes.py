@@ -10,7 +10,7 @@ from typing import Protocol
 
 import pytest
 
-from trio_lifecycle import _proc
+from trio_lifecycle import _proc, _procfs
 from trio_lifecycle._proc import read_stat
 from trio_lifecycle._stat import Stat
 
@@ -92,7 +92,8 @@ def files(monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes | OSError]:
             raise content
         return content
 
-    monkeypatch.setattr(_proc, "_read", read)
+    monkeypatch.setattr(_proc, "read", read)
+    monkeypatch.setattr(_procfs, "read", read)
     return contents
 
 

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 import trio
 
 from trio_lifecycle import DaemonHandle, LifecycleConfig, LocalSpawner, Manual, Output
+from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._ports import reserve_port
 from trio_lifecycle._proc import ephemeral_ports, read_stat
 from trio_lifecycle.abc import SpawnRequest
@@ -79,9 +80,15 @@ def request(program: str, *args: str, **changes: Any) -> SpawnRequest:
     return SpawnRequest(program=program, args=args, **(usual | changes))
 
 
-async def spawn(nursery: trio.Nursery, program: str, *args: str, **changes: Any) -> SpawnedProcess:
+async def spawn(
+    nursery: trio.Nursery,
+    program: str,
+    *args: str,
+    guarantee: Guarantee = "guarded",
+    **changes: Any,
+) -> SpawnedProcess:
     """Start a program as a lifecycle would, without waiting for anything."""
-    process = await LocalSpawner().spawn(request(program, *args, **changes), nursery)
+    process = await LocalSpawner(guarantee).spawn(request(program, *args, **changes), nursery)
     assert isinstance(process, SpawnedProcess)
     return process
 

@@ -24,6 +24,13 @@ WILD = ("setsid", "double", "emptied", "hopper", "chain")
 
 def chaos(*words: str) -> str:
     """Run a campaign to its end; give what it wrote."""
+    status, wrote = run_chaos(*words)
+    assert 0 == status, wrote
+    return wrote
+
+
+def run_chaos(*words: str) -> tuple[int, str]:
+    """Run a campaign to its end; give its exit status and what it wrote."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--bound", BOUND_S, *words],
         cwd=ROOT,
@@ -32,8 +39,7 @@ def chaos(*words: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
     )
-    assert 0 == done.returncode, done.stdout
-    return done.stdout
+    return done.returncode, done.stdout
 
 
 def rounds(seed: int, *only: str) -> None:
@@ -56,6 +62,18 @@ def test_the_faults_in_short_are_all_there_are() -> None:
 def test_a_seed_gives_the_same_plan_again_and_another_seed_another() -> None:
     assert draw(3) == draw(3)
     assert 50 == len({str(draw(seed)).partition(":")[2] for seed in range(50)})
+
+
+@pytest.mark.slow
+@pytest.mark.fault(100)
+def test_what_is_only_scoped_stays_when_the_application_is_killed() -> None:
+    only = ("--only", "SIGKILL", "--only", "setsid")
+    status, wrote = run_chaos(
+        "--rounds", "1", "--seed", "7", *only, "--guarantee", "scoped", "--bound", "0.5"
+    )
+    assert 1 == status
+    assert "survivor: " in wrote
+    assert "bystander hurt" not in wrote
 
 
 @pytest.mark.slow

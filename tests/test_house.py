@@ -33,7 +33,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "process": ("_process_contract",),
     "contracts": ("abc",),
     "values": ("_config",),
-    "instruments": ("_sock_diag", "_stat", "_executable"),
+    "instruments": ("_sock_diag", "_stat", "_executable", "_procfs"),
     "tools": (
         "_binary",
         "_ports",
@@ -70,7 +70,7 @@ PURE_OS = {"PathLike", "fsdecode", "fsencode", "fspath", "path", "pathsep", "sep
 # The only file that may say the name of a library, so that it can be exchanged in one place.
 ONLY_IN = {"httpx": ("_http",), "asyncssh": ("spawner", "_ssh")}
 # The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.
-OTHER_PROGRAM = {("spawner", "_reaper"), ("spawner", "_family")}
+OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel")}
 # Costly to import, so imported where they are used.
 LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "hypothesis")
 
@@ -210,7 +210,7 @@ def test_a_library_is_named_in_its_own_file_only(module: Module) -> None:
 
 @each_module
 def test_proc_is_read_in_its_own_file_only(module: Module) -> None:
-    if module == ("_proc",) or module in OTHER_PROGRAM:
+    if module in {("_proc",), ("_procfs",)} | OTHER_PROGRAM:
         return
     offences = [
         f"line {node.lineno} says {node.value!r}, which only {show(('_proc',))} may"

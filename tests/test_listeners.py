@@ -253,7 +253,7 @@ def test_tables_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(_: str) -> bytes:
         raise FileNotFoundError
 
-    monkeypatch.setattr(_proc, "_read", read)
+    monkeypatch.setattr(_proc, "read", read)
     assert [] == list(_proc._tcp_table())
 
 

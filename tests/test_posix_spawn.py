@@ -17,6 +17,7 @@ import pytest
 from tests.support import QUICK_PYTHON
 from trio_lifecycle import _posix_spawn
 from trio_lifecycle._posix_spawn import spawn
+from trio_lifecycle.spawner._family import children
 
 # The signals that a program may meet ignored: by nohup, by Python itself, by a careful server.
 USUAL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)
@@ -48,11 +49,11 @@ def start(
 
 
 def refused(program: str, *args: str, working_dir: str | None = None) -> int:
-    """The error number of a start that fails."""
+    """The error number of a start that fails, and that leaves no child."""
+    before = children(os.getpid())
     with pytest.raises(OSError, match=r"\[Errno ") as caught:
         spawn(program, [program, *args], {}, working_dir, (0, 1, 2))
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert before == children(os.getpid())
     assert caught.value.errno is not None
     return caught.value.errno
 

@@ -171,7 +171,7 @@ def test_all_stats_has_this_program_and_its_children(start: Start) -> None:
 def test_all_stats_passes_over_a_process_that_vanishes_meanwhile(
     monkeypatch: pytest.MonkeyPatch, gone: int
 ) -> None:
-    monkeypatch.setattr(_proc, "_all_pids", lambda: [gone, ME])
+    monkeypatch.setattr(_proc, "all_pids", lambda: [gone, ME])
     assert [ME] == list(all_stats())
 
 

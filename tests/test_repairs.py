@@ -14,6 +14,7 @@ from trio_lifecycle import (
     ConfigError,
     DaemonLifecycle,
     LifecycleConfig,
+    LocalSpawner,
     Manual,
     Output,
     SpawnError,
@@ -21,26 +22,33 @@ from trio_lifecycle import (
     StopLadder,
     _stop,
 )
+from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle.spawner._guarded_process import GuardedProcess
+from trio_lifecycle.spawner._local_process import LocalProcess
 
 
 @pytest.mark.fault(41)
+@pytest.mark.parametrize(
+    ("guarantee", "process_type"), [("guarded", GuardedProcess), ("scoped", LocalProcess)]
+)
 async def test_a_process_that_outlives_sigkill_is_reported_and_still_watched(
     monkeypatch: pytest.MonkeyPatch,
+    guarantee: Guarantee,
+    process_type: type[GuardedProcess | LocalProcess],
 ) -> None:
     # Only a dead disk makes one; so here no signal is sent for a while.
-    real = GuardedProcess.signal_tree
+    real = process_type.signal_tree
 
-    async def send_nothing(self: GuardedProcess, signum: int) -> None:
+    async def send_nothing(self: object, signum: int) -> None:
         await trio.lowlevel.checkpoint()
 
     config = shell_daemon("exec sleep 1000", stop_ladder=StopLadder())
     daemons = []
 
     async def fail_to_stop() -> None:
-        async with DaemonLifecycle(config).running() as daemon:
+        async with DaemonLifecycle(config, spawner=LocalSpawner(guarantee)).running() as daemon:
             daemons.append(daemon)
-            monkeypatch.setattr(GuardedProcess, "signal_tree", send_nothing)
+            monkeypatch.setattr(process_type, "signal_tree", send_nothing)
             monkeypatch.setattr(_stop, "KILL_PATIENCE_S", 0.2)
 
     with pytest.raises(StopError) as caught:
@@ -48,7 +56,7 @@ async def test_a_process_that_outlives_sigkill_is_reported_and_still_watched(
 
     (daemon,) = daemons
     assert daemon.pid == caught.value.pid
-    monkeypatch.setattr(GuardedProcess, "signal_tree", real)
+    monkeypatch.setattr(process_type, "signal_tree", real)
     with trio.fail_after(PATIENCE_S):
         assert "SIGKILL" == (await daemon.kill()).rung
         assert -signal.SIGKILL == await daemon.wait_exit()

@@ -1,4 +1,4 @@
-"""Processes as the kernel shows them: the only file that reads /proc.
+"""Processes as the kernel shows them.
 
 A process is told by its number and its start time together (proc_pid_stat(5), field 22), for
 numbers are given again. A zombie counts as gone, and so does what vanishes under our eyes.
@@ -11,10 +11,10 @@ import socket
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
 from trio_lifecycle._listeners import Listener, answering, unmapped
+from trio_lifecycle._procfs import ABSENT, all_pids, namespace, read, read_about
 from trio_lifecycle._sock_diag import (
     LISTEN,
     TCPSocket,
@@ -54,10 +54,6 @@ LONGEST_COMMAND_CHARS: Final = 200
 
 _INIT_PID: Final = 1
 
-# What /proc says of what is not there (ESRCH: gone between open and read) or is hidden from us.
-# No other error is taken for an end: with no descriptor left, every process would seem dead.
-_ABSENT: Final = (FileNotFoundError, ProcessLookupError, NotADirectoryError, PermissionError)
-
 
 # --- this machine ---------------------------------------------------------------------------------
 
@@ -65,7 +61,7 @@ _ABSENT: Final = (FileNotFoundError, ProcessLookupError, NotADirectoryError, Per
 def ephemeral_ports() -> range:
     """Give the ports that the kernel takes for itself, for outgoing connections and for port 0."""
     with suppress(OSError):
-        low, high = _read("/proc/sys/net/ipv4/ip_local_port_range").split()
+        low, high = read("/proc/sys/net/ipv4/ip_local_port_range").split()
         return range(int(low), int(high) + 1)
     return DEFAULT_EPHEMERAL_PORTS
 
@@ -89,34 +85,13 @@ def all_stats() -> dict[int, Stat]:
     Raises:
         OSError: As with ``read_stat``.
     """
-    stats = (_read_stat(pid) for pid in _all_pids())
+    stats = (_read_stat(pid) for pid in all_pids())
     return {stat.pid: stat for stat in stats if stat is not None}
-
-
-def _all_pids() -> list[int]:
-    with suppress(*_ABSENT), os.scandir("/proc") as entries:
-        return [int(entry.name) for entry in entries if entry.name.isdecimal()]
-    return []
 
 
 def _read_stat(pid: int) -> Stat | None:
     text = read_about(pid, "stat")
     return None if text is None else parse_stat(text)
-
-
-def read_about(pid: int | str, name: str) -> bytes | None:
-    """Read a file about a process (or "self"), such as "environ"; None if that can't be had."""
-    try:
-        return _read(f"/proc/{pid}/{name}")
-    except _ABSENT:
-        return None
-
-
-def namespace(pid: int | str, kind: str) -> int | None:
-    """Give the number of a process's namespace (namespaces(7)); None if that can't be had."""
-    with suppress(*_ABSENT):
-        return Path(f"/proc/{pid}/ns/{kind}").stat().st_ino
-    return None
 
 
 def _is_process(pid: int) -> bool:
@@ -135,7 +110,7 @@ def _is_process(pid: int) -> bool:
 def wchan(pid: int) -> str:
     """Say where in the kernel a process waits; empty when it does not or it can't be known."""
     with suppress(OSError):
-        place = _read(f"/proc/{pid}/wchan").decode(errors="replace").strip()
+        place = read(f"/proc/{pid}/wchan").decode(errors="replace").strip()
         return "" if place == "0" else place
     return ""
 
@@ -146,7 +121,7 @@ def has_variable(pid: int, name: str, value: str) -> bool:
     A hint, no proof: a program may overwrite the place, and anybody may set a variable.
     """
     with suppress(OSError):
-        return os.fsencode(f"{name}={value}") in _read(f"/proc/{pid}/environ").split(b"\0")
+        return os.fsencode(f"{name}={value}") in read(f"/proc/{pid}/environ").split(b"\0")
     return False
 
 
@@ -157,7 +132,7 @@ def command_line(pid: int) -> str:
     process is gone. Every user can read it, and with it a password that somebody put there.
     """
     try:
-        arguments = _read(f"/proc/{pid}/cmdline").rstrip(b"\0").split(b"\0")
+        arguments = read(f"/proc/{pid}/cmdline").rstrip(b"\0").split(b"\0")
     except OSError:
         return ""
     line = b" ".join(arguments).decode(errors="backslashreplace")
@@ -366,7 +341,7 @@ def holds_socket(pid: int, inode: int) -> bool | None:
             return any(_is_socket(descriptor.path, inode) for descriptor in descriptors)
     except PermissionError:
         return None
-    except _ABSENT:
+    except ABSENT:
         return False
 
 
@@ -385,15 +360,11 @@ def holder_of(inode: int) -> int | None:
     Returns:
         None when none is found. It may then be another user's, which can't be looked at.
     """
-    return next((pid for pid in _all_pids() if holds_socket(pid, inode)), None)
+    return next((pid for pid in all_pids() if holds_socket(pid, inode)), None)
 
 
 def _tcp_table() -> Iterator[TCPSocket]:
     """Read what every kernel has; that takes a hundred times as long as asking over netlink."""
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        with suppress(*_ABSENT):  # no IPv6 here
-            yield from map(parse_row, _read(table).decode().splitlines()[1:])
-
-
-def _read(path: str) -> bytes:
-    return Path(path).read_bytes()
+        with suppress(*ABSENT):  # no IPv6 here
+            yield from map(parse_row, read(table).decode().splitlines()[1:])

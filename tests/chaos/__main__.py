@@ -14,7 +14,7 @@ from typing import Final
 from tests.chaos.bystanders import Bystanders
 from tests.chaos.campaign import PATIENCE_S, play
 from tests.chaos.daemons import KINDS
-from tests.chaos.plan import FAULTS, draw
+from tests.chaos.plan import FAULTS, Choice, draw
 from tests.chaos.report import Report, describe
 from tests.chaos.survey import Offspring, become_subreaper
 
@@ -40,6 +40,12 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--bound", type=float, default=BOUND_S, help="seconds that an end may take besides ladders"
     )
+    parser.add_argument(
+        "--guarantee",
+        choices=["guarded", "scoped"],
+        default="guarded",
+        help="what applications ask of their spawner; scoped can't survive most of this",
+    )
     parser.add_argument("--cycles", type=int, default=0, help="how often to start and stop")
     parser.add_argument("--idle", type=float, default=0.0, help="seconds in which nothing may die")
     return parser.parse_args(words)
@@ -47,8 +53,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 def play_rounds(options: argparse.Namespace) -> bool:
     """Play all rounds; True when each went well."""
-    faults = [name for name in options.only if name in FAULTS]
-    kinds = [name for name in options.only if name in KINDS]
+    faults = tuple(name for name in options.only if name in FAULTS)
+    kinds = tuple(name for name in options.only if name in KINDS)
+    choice = Choice(faults, kinds, options.guarantee)
     report, bystanders = Report(), Bystanders()
     began = time.monotonic()
     become_subreaper()
@@ -57,8 +64,8 @@ def play_rounds(options: argparse.Namespace) -> bool:
     try:
         bystanders.start()
         for number in range(1, options.rounds + 1):
-            plan = draw(options.seed + number - 1, faults, kinds)
-            outcome = play(plan, faults, kinds, options.bound)
+            plan = draw(options.seed + number - 1, choice)
+            outcome = play(plan, options.bound)
             hurt = bystanders.hurt()
             report.add(outcome, hurt)
             if outcome.survivors or outcome.troubles or hurt:

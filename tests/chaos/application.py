@@ -1,4 +1,4 @@
-"""A real application: python -m tests.chaos.application SEED [FAULTS [KINDS]].
+"""A real application: python -m tests.chaos.application SEED FAULTS KINDS GUARANTEE.
 
 It owns what the plan says, and tells one JSON object a line: {"at": "starting"}, {"at": "up",
 "pids": [...]}, and {"at": "end", "errors": [...]} if its own code sees its end. A line on its
@@ -17,13 +17,14 @@ from typing import Final
 import trio
 
 from tests.chaos.daemons import command
-from tests.chaos.plan import Daemon, Plan, draw
+from tests.chaos.plan import Choice, Daemon, Guarantee, Plan, draw
 from trio_lifecycle import (
     FREE_PORT,
     DaemonHandle,
     DaemonLifecycle,
     HealthCheck,
     LifecycleConfig,
+    LocalSpawner,
     Manual,
     Output,
     StopLadder,
@@ -71,11 +72,11 @@ class Application:
         async with AsyncExitStack() as blocks:
             for daemon in self._plan.daemons:
                 if daemon.nested:
-                    lifecycle = _lifecycle(daemon, waits)
+                    lifecycle = self._lifecycle(daemon, waits)
                     self._handles.append(await blocks.enter_async_context(lifecycle.running()))
             nursery = await blocks.enter_async_context(trio.open_nursery())
             within = [daemon for daemon in self._plan.daemons if not daemon.nested]
-            await self._start(nursery, [_lifecycle(daemon, waits) for daemon in within])
+            await self._start(nursery, [self._lifecycle(daemon, waits) for daemon in within])
             with trio.fail_after(PATIENCE_S):
                 for wait in waits:
                     await wait.wait()
@@ -109,26 +110,26 @@ class Application:
                 assert victim.pid is not None
                 os.kill(victim.pid, signal.SIGKILL)
 
+    def _lifecycle(self, daemon: Daemon, waits: list[trio.Event]) -> DaemonLifecycle:
+        """Describe a daemon; an event is added for the moment when it says that it is up."""
+        up = trio.Event()
+        waits.append(up)
 
-def _lifecycle(daemon: Daemon, waits: list[trio.Event]) -> DaemonLifecycle:
-    """Describe a daemon; an event is added for the moment when it says that it is up."""
-    up = trio.Event()
-    waits.append(up)
+        def hear(line: str) -> None:
+            if line == "up":
+                up.set()
 
-    def hear(line: str) -> None:
-        if line == "up":
-            up.set()
-
-    serves = daemon.kind == "server"
-    config = LifecycleConfig(
-        *command(daemon.kind)[:1],
-        args=[*command(daemon.kind)[1:], *([FREE_PORT] if serves else [])],
-        name=daemon.kind,
-        ready_mode=HealthCheck(f"http://127.0.0.1:{FREE_PORT}/") if serves else Manual(),
-        stop_ladder=StopLadder(*daemon.rungs),
-        output=Output(to=hear),
-    )
-    return DaemonLifecycle(config)
+        serves = daemon.kind == "server"
+        config = LifecycleConfig(
+            *command(daemon.kind)[:1],
+            args=[*command(daemon.kind)[1:], *([FREE_PORT] if serves else [])],
+            name=daemon.kind,
+            ready_mode=HealthCheck(f"http://127.0.0.1:{FREE_PORT}/") if serves else Manual(),
+            stop_ladder=StopLadder(*daemon.rungs),
+            output=Output(to=hear),
+        )
+        spawner = LocalSpawner(guarantee=self._plan.choice.guarantee)
+        return DaemonLifecycle(config, spawner=spawner)
 
 
 def names_of(error: BaseException) -> list[str]:
@@ -138,9 +139,9 @@ def names_of(error: BaseException) -> list[str]:
     return [type(error).__name__]
 
 
-def main(seed: str, faults: str = "", kinds: str = "") -> int:
+def main(seed: str, faults: str, kinds: str, guarantee: Guarantee) -> int:
     """Run; 1 when it ended with an error, 0 after a cancellation."""
-    plan = draw(int(seed), faults.split(), kinds.split())
+    plan = draw(int(seed), Choice(tuple(faults.split()), tuple(kinds.split()), guarantee))
     try:
         trio.run(Application(plan).run)
     except BaseException as error:  # its end is what it is asked for
@@ -151,4 +152,4 @@ def main(seed: str, faults: str = "", kinds: str = "") -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(*sys.argv[1:]))  # type: ignore[arg-type]

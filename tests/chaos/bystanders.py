@@ -6,7 +6,7 @@ from typing import Final
 
 from tests.chaos.campaign import PATIENCE_S, Application, NotPlayedError
 from tests.chaos.daemons import command
-from tests.chaos.plan import draw
+from tests.chaos.plan import Choice, draw
 from tests.chaos.survey import REAPER, Seen, descendants, look
 
 # The same command line as a daemon's, and the same kind with a family.
@@ -15,7 +15,6 @@ _KINDS: Final = ("plain", "forking", "setsid")
 _LIKE_THE_REAPER: Final = ("-I", "-S", "-c", "import time; time.sleep(7200)", REAPER)
 # Another application, with daemons in blocks and in a nursery and a reaper of its own.
 _SEED: Final = 0
-_NEIGHBOURS_FAULTS: Final = ("cancellation",)
 
 
 class Bystanders:
@@ -34,8 +33,7 @@ class Bystanders:
             if REAPER not in words:
                 assert process.stdout is not None
                 assert process.stdout.readline() == b"up\n"
-        plan = draw(_SEED, _NEIGHBOURS_FAULTS, _KINDS)
-        self._neighbour = Application(plan, _NEIGHBOURS_FAULTS, _KINDS)
+        self._neighbour = Application(draw(_SEED, Choice(("cancellation",), _KINDS)))
         if not self._neighbour.hears("up", seconds=PATIENCE_S):
             raise NotPlayedError(f"the neighbour did not start: {self._neighbour.last_words()}")
         mine = [*(process.pid for process in self._alone), self._neighbour.pid]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +26,7 @@ MARKER: Final = "TRIO_LIFECYCLE_CHAOS"
 # Bounds what should be over in well under a second: coming up, answering, being killed.
 PATIENCE_S: Final = 30.0
 _START_FAILED: Final = ("SpawnError", "DiedBeforeReadyError")
-# What is too late may still come, and is no survivor then.
+# What is too late may still go in as much time again, and is no survivor then.
 SECOND_LOOK_S: Final = 8.0
 
 
@@ -65,13 +65,15 @@ class NotPlayedError(Exception):
 class Application:
     """An application that runs below this process."""
 
-    def __init__(self, plan: Plan, faults: Sequence[str], kinds: Sequence[str]) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._said: list[dict[str, Any]] = []
         self._unread = b""
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - as long as the round
         orders_read, self._orders = os.pipe()
         self._words, words_write = os.pipe()
-        words = [str(plan.seed), " ".join(faults), " ".join(kinds)]
+        choice = plan.choice
+        lists = [" ".join(choice.faults), " ".join(choice.kinds)]
+        words = [str(plan.seed), *lists, choice.guarantee]
         self.pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-m", "tests.chaos.application", *words],
@@ -122,10 +124,10 @@ class Application:
 class Round:
     """One application, one fault."""
 
-    def __init__(self, plan: Plan, faults: Sequence[str], kinds: Sequence[str]) -> None:
+    def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._offspring = Offspring()
-        self._application = Application(plan, faults, kinds)
+        self._application = Application(plan)
         self._was_up = False
 
     def play(self, bound_s: float) -> Outcome:
@@ -140,7 +142,7 @@ class Round:
             troubles.append(str(trouble))
             struck_at = time.monotonic()
         gone = wait_until(self._offspring.gone, bound_s + plan.ladder_s)
-        gone = gone or wait_until(self._offspring.gone, SECOND_LOOK_S)
+        gone = gone or wait_until(self._offspring.gone, min(bound_s, SECOND_LOOK_S))
         seconds = time.monotonic() - struck_at
         survivors = [] if gone else [str(seen) for seen in self._offspring.left()]
         if not gone and not survivors:
@@ -225,20 +227,18 @@ class Round:
         return [] if end["errors"] in wanted else [f"it ended with {end['errors']}, not {wanted}"]
 
 
-def play(plan: Plan, faults: Sequence[str], kinds: Sequence[str], bound_s: float) -> Outcome:
+def play(plan: Plan, bound_s: float) -> Outcome:
     """Play a round below a process of its own, so that what waitpid(2) says is of this round.
 
     Args:
         plan: What happens.
-        faults: What the plan was drawn from.
-        kinds: What the plan was drawn from.
         bound_s: Seconds that the end may take beyond the ladders.
     """
 
     def inside() -> Outcome:
         become_subreaper()
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        return Round(plan, faults, kinds).play(bound_s)
+        return Round(plan).play(bound_s)
 
     words = _in_a_child(lambda: json.dumps(asdict(inside())))
     if words.startswith("{"):
@@ -253,7 +253,7 @@ def _in_a_child(work: Callable[[], str]) -> str:
     if not pid:
         try:
             words = work()
-        except BaseException:
+        except BaseException:  # noqa: ASYNC103  # the child ends here, and says it to its parent
             words = traceback.format_exc()
             Offspring().end(PATIENCE_S)
         with os.fdopen(write_end, "w") as sink:

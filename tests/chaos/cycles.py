@@ -13,6 +13,9 @@ from trio_lifecycle import DaemonLifecycle, LifecycleConfig, Manual
 
 # Until then caches are filled, and modules imported that are only now needed.
 WARM_UP: Final = 50
+# Python takes memory by the MB; two were seen, the same after 10,000 cycles and after 16,000. What
+# loses 400 bytes a cycle is found in 10,000. The reaper grew by 0.15 MB.
+GROWTH_KB: Final = {"application": 4096, "outer": 1024, "inner": 1024}
 _SAY_EVERY: Final = 1000
 # Each way to own a daemon has its turn.
 _NURSERY_EVERY: Final = 10
@@ -30,12 +33,12 @@ def cycles(count: int) -> bool:
     seconds = time.monotonic() - began
     print(f"{count} cycles in {seconds:.1f} s, {1000 * seconds / count:.2f} ms each")
     faults = [f"left: {seen}" for seen in left]
-    for name in ("application", "outer", "inner"):
-        if name not in after:
+    for name, growth_kb in GROWTH_KB.items():
+        if name not in before:
             faults.append(f"{name}: there is no such process of a reaper")
             continue
         print(f"  {name}: {before[name]}; at the end {after[name]}")
-        faults += [f"{name}: {worse}" for worse in after[name].worse_than(before[name])]
+        faults += [f"{name}: {worse}" for worse in after[name].worse_than(before[name], growth_kb)]
     print("\n".join(faults) if faults else "  nothing has grown")
     return not faults
 

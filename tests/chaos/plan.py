@@ -11,6 +11,7 @@ from tests.chaos.daemons import KINDS
 
 Victim = Literal["application", "inner", "outer"]
 Moment = Literal["start", "starting", "up"]
+Guarantee = Literal["guarded", "scoped"]
 
 
 @frozen
@@ -80,8 +81,8 @@ LADDERS: Final[tuple[Rungs, ...]] = (
 _MOMENTS: Final[dict[Moment, float]] = {"start": 0.1, "starting": 0.4, "up": 0.5}
 # Starting takes some 0.1 s, and being up as long as one likes.
 _LONGEST_DELAY_S: Final[dict[Moment, float]] = {"start": 0.6, "starting": 0.15, "up": 0.6}
-# Between two kills: at one instant, or as long as a sweep takes to begin, or to be half done.
-_GAPS_S: Final = (0.0, 0.0, 0.001, 0.02)
+# Between two kills: at one instant, or when a sweep begins, is half done, or waits on its ladder.
+_GAPS_S: Final = (0.0, 0.0, 0.001, 0.02, 0.15)
 
 MOST_DAEMONS: Final = 5
 
@@ -107,11 +108,27 @@ class Daemon:
 
 
 @frozen
+class Choice:
+    """What plans are drawn from.
+
+    Attributes:
+        faults: Names of those to choose from; all when empty.
+        kinds: Names of those to choose from; all when empty.
+        guarantee: What the application asks of its spawner.
+    """
+
+    faults: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    guarantee: Guarantee = "guarded"
+
+
+@frozen
 class Plan:
     """What happens in a round.
 
     Attributes:
-        seed: What it was drawn from.
+        seed: What it was drawn by.
+        choice: What it was drawn from.
         fault: What strikes.
         daemons: What the application owns, outermost first.
         together: Whether the daemons in the nursery are started at once.
@@ -121,6 +138,7 @@ class Plan:
     """
 
     seed: int
+    choice: Choice
     fault: Fault
     daemons: Sequence[Daemon] = Factory(tuple)
     together: bool = False
@@ -151,18 +169,17 @@ class Plan:
         return f"seed {self.seed}: {self.fault.name} {when}, on {daemons}"
 
 
-def draw(seed: int, faults: Sequence[str] = (), kinds: Sequence[str] = ()) -> Plan:
+def draw(seed: int, choice: Choice = Choice()) -> Plan:
     """Draw a plan from a seed; some seeds in a row have all the faults in turn.
 
     Args:
-        seed: The same seed gives the same plan, with the same faults and kinds.
-        faults: Names of those to choose from; all when empty.
-        kinds: Names of those to choose from; all when empty.
+        seed: The same seed gives the same plan, from the same choice.
+        choice: What to choose from. Defaults to everything.
     """
-    names = tuple(faults) or tuple(FAULTS)
+    names = choice.faults or tuple(FAULTS)
     fault = FAULTS[names[seed % len(names)]]
     random = Random(seed)
-    drawn = [random.choice(tuple(kinds) or KINDS) for _ in range(random.randint(1, MOST_DAEMONS))]
+    drawn = [random.choice(choice.kinds or KINDS) for _ in range(random.randint(1, MOST_DAEMONS))]
     blocks = random.randint(0, len(drawn))
     daemons = [
         Daemon(kind, random.choice(LADDERS), nested=number < blocks)
@@ -171,6 +188,7 @@ def draw(seed: int, faults: Sequence[str] = (), kinds: Sequence[str] = ()) -> Pl
     moment = random.choices(list(_MOMENTS), list(_MOMENTS.values()))[0]
     return Plan(
         seed,
+        choice,
         fault,
         daemons,
         together=random.random() < 0.5,

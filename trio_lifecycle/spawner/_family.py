@@ -1,6 +1,6 @@
 """The family of a reaper: all processes below it, to which daemon each belongs, and their end.
 
-A part of the program in ``_reaper.py``, so it imports nothing of the package.
+A part of the program in ``_reaper.py``, so it imports nothing of the package but another part.
 """
 
 import os
@@ -8,11 +8,24 @@ import select
 import time
 from typing import Any
 
+from trio_lifecycle.spawner._kernel import (
+    Seen,
+    children,
+    is_populated,
+    look,
+    members,
+    own_children,
+    read,
+    remove,
+    ticks_now,
+    wait_for,
+    write,
+)
+
 # The module ``signal`` costs more to import than all the rest.
 _signal: Any = __import__("_signal")
 
 INSTANCE, CGROUP = b"TRIO_LIFECYCLE_INSTANCE=", b"/trio-lifecycle-"
-TICKS = os.sysconf("SC_CLK_TCK")
 KILL, CONT = int(_signal.SIGKILL), int(_signal.SIGCONT)
 # How long to wait before killing again what forked while it was killed.
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 1.0
@@ -20,74 +33,6 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 1.0
 REMEMBERED = 200
 # How often to look again at children of which some end all the time.
 LOOKS = 100
-
-
-class Seen:
-    """A process as it was when it was looked at: proc_pid_stat(5)."""
-
-    __slots__ = ("dead", "group", "pid", "session", "start")
-
-    def __init__(self, pid: int, line: bytes) -> None:
-        fields = line[line.rindex(b")") + 2 :].split()
-        self.pid = pid
-        self.group = int(fields[2])
-        self.session = int(fields[3])
-        self.start = int(fields[19])
-        self.dead = fields[0] in (b"Z", b"X", b"x") and int(fields[17]) <= 1
-
-
-def read(path: str) -> bytes:
-    """Read a file of /proc; nothing when it is not there."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return b""
-    try:
-        text = part = os.read(fd, 65536)
-        while part:
-            part = os.read(fd, 65536)
-            text += part
-        return text
-    except OSError:  # it ended meanwhile
-        return b""
-    finally:
-        os.close(fd)
-
-
-def look(pid: int) -> Seen | None:
-    """Look at a process; None when there is none, or only a zombie."""
-    line = read(f"/proc/{pid}/stat")
-    seen = Seen(pid, line) if line else None
-    return None if seen is None or seen.dead else seen
-
-
-def children(pid: int) -> list[int]:
-    """List the children of a process, those of each of its threads."""
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208 - no pathlib here
-    except OSError:
-        return []
-    lists = [read(f"/proc/{pid}/task/{thread}/children") for thread in threads]
-    return [int(child) for some in lists for child in some.split()]
-
-
-def children_by_scan(pid: int) -> list[int]:
-    """Do the same where the kernel keeps no such list (CONFIG_PROC_CHILDREN)."""
-    found = []
-    for name in os.listdir("/proc"):  # noqa: PTH208 - no pathlib here
-        line = read(f"/proc/{name}/stat") if name.isdecimal() else b""
-        if line and int(line[line.rindex(b")") + 2 :].split()[1]) == pid:
-            found.append(int(name))
-    return found
-
-
-if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):  # noqa: PTH110 - no pathlib here
-    children = children_by_scan
-
-
-def ticks_now() -> int:
-    """Give the time in which start times are counted."""
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
 
 
 class Daemon:
@@ -112,16 +57,9 @@ class Daemon:
         self.due = 0.0
         self.until = 0  # once it is gone: when that was
 
-    def look_for_end(self) -> bool:
-        """Say whether the main process has ended since the last look."""
-        if not self.ended:
-            result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            if result is not None:
-                self.ended = True
-                exited = result.si_code == os.CLD_EXITED
-                self.status = result.si_status if exited else -result.si_status
-                return True
-        return False
+    def look_for_end(self) -> "os.waitid_result | None":
+        """Say how the main process has ended; None while it runs."""
+        return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
 
 class Family:
@@ -157,7 +95,7 @@ class Family:
         for _ in range(LOOKS):
             strays: dict[int, int | None] = {}
             again = False
-            for pid in children(self.me):
+            for pid in own_children():
                 if pid in self.daemons:
                     continue
                 # A child that is not reaped keeps its number, so that its owner is asked for once.
@@ -250,23 +188,56 @@ class Family:
 
     def reap(self) -> None:
         """Notice who has ended, and which daemons are gone."""
-        news = [daemon for daemon in self.daemons.values() if daemon.look_for_end()]
-        ended = [daemon for daemon in self.daemons.values() if daemon.ended]
+        while True:
+            try:
+                end = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                end = None
+            if end is None:
+                break
+            daemon = self.daemons.get(end.si_pid)
+            if daemon is None:
+                os.waitpid(end.si_pid, os.WNOHANG)
+            elif daemon.ended or not self.take_end(daemon, end):
+                # It is kept, and stands before the others.
+                for each in [*self.daemons.values()]:
+                    each.ended or self.take_end(each, each.look_for_end())
+                break
         strays = self.look_at_strays()
-        living = set(strays.values())
-        for daemon in ended:
-            gone = daemon.pid not in living and not is_populated(daemon.cgroup)
-            if gone:
+        for daemon in [daemon for daemon in self.daemons.values() if daemon.ended]:
+            if self.is_gone(daemon):
                 self.forget(daemon)
-            if gone or daemon in news:
-                self.tell(("ended", daemon.pid, daemon.status, gone))
+                self.tell(("ended", daemon.pid, daemon.status, True))
         for pid, owner in strays.items():
             if owner in self.finished:
                 os.kill(pid, KILL)
 
+    def take_end(self, daemon: Daemon, end: "os.waitid_result | None") -> bool:
+        """Take note that a main process has ended; say whether nothing is left of the daemon."""
+        if end is None:
+            return False
+        daemon.ended = True
+        daemon.status = end.si_status if end.si_code == os.CLD_EXITED else -end.si_status
+        gone = self.is_gone(daemon)
+        if gone:
+            self.forget(daemon)
+        self.tell(("ended", daemon.pid, daemon.status, gone))
+        return gone
+
+    def is_gone(self, daemon: Daemon) -> bool:
+        """Say whether nothing is left of a daemon whose main process has ended.
+
+        Its descendants had other parents, which have ended, too, or they are strays by now.
+        """
+        owners = self.look_at_strays().values()
+        return daemon.pid not in owners and not is_populated(daemon.cgroup)
+
     def forget(self, daemon: Daemon) -> None:
         """Reap the main process of a daemon whose tree is gone; its number is free from here on."""
-        os.waitpid(daemon.pid, os.WNOHANG)
+        try:
+            os.waitpid(daemon.pid, os.WNOHANG)
+        except ChildProcessError:  # reaped by the inner process as its last deed
+            pass
         del self.daemons[daemon.pid]
         self.finished.pop(daemon.pid, None)
         daemon.until = ticks_now()
@@ -326,7 +297,7 @@ class Family:
         for daemon in self.daemons.values():
             if daemon.cgroup is not None:
                 write(f"{daemon.cgroup}/cgroup.kill", b"1")
-        waiting, seen = children(self.me), set[int]()
+        waiting, seen = own_children(), set[int]()
         for pid in waiting:  # it grows
             if pid not in seen and (one := look(pid)) is not None:
                 seen.add(pid)
@@ -341,56 +312,3 @@ class Family:
                     remove(daemon.cgroup)
             return False
         return True
-
-
-def wait_for(poll: "select.poll", wake: int, seconds: float) -> None:
-    """Wait until a child has ended, at most so long."""
-    if poll.poll(max(0.0, seconds) * 1000):
-        os.read(wake, 4096)
-
-
-def write(path: str, text: bytes) -> None:
-    """Write to a control file, if it is there."""
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return
-    try:
-        os.write(fd, text)
-    except OSError:
-        pass
-    finally:
-        os.close(fd)
-
-
-def members(cgroup: str | None) -> "list[int]":
-    """List the processes of a control group and of those below it."""
-    if cgroup is None:
-        return []
-    found = [int(pid) for pid in read(f"{cgroup}/cgroup.procs").split()]
-    for path in below(cgroup):
-        found += members(path)
-    return found
-
-
-def below(cgroup: str) -> "list[str]":
-    """List the control groups that a daemon made in its own."""
-    try:
-        return [entry.path for entry in os.scandir(cgroup) if entry.is_dir()]
-    except OSError:
-        return []
-
-
-def is_populated(cgroup: str | None) -> bool:
-    """Say whether a control group has processes: cgroup.events of cgroup v2."""
-    return cgroup is not None and b"populated 1" in read(f"{cgroup}/cgroup.events")
-
-
-def remove(cgroup: str) -> None:
-    """Remove an empty control group with those that the daemon made below it."""
-    for path in below(cgroup):
-        remove(path)
-    try:
-        os.rmdir(cgroup)  # noqa: PTH106 - no pathlib here
-    except OSError:
-        pass

@@ -1,7 +1,7 @@
 """The reaper: starts daemons for a program, and leaves none of their processes when that ends.
 
-A program of its own, run by ``python -I -S``. It imports nothing of the package but the file
-``_family.py``, which is handed to it together with this one, and only modules that cost next to
+A program of its own, run by ``python -I -S``. It imports nothing of the package but ``_kernel.py``
+and ``_family.py``, which are handed to it with this file, and only modules that cost next to
 nothing: it is started on the way to the first daemon, and stays in memory.
 
 It forks once, into two processes that both are child subreapers (prctl(2)), so that whatever a
@@ -33,7 +33,8 @@ import sys
 import time
 from typing import Any
 
-from trio_lifecycle.spawner._family import KILL, Daemon, Family, ticks_now, write
+from trio_lifecycle.spawner._family import KILL, Daemon, Family
+from trio_lifecycle.spawner._kernel import ticks_now, write
 
 # The modules ``signal`` and ``ctypes`` cost more to import than all the rest.
 _signal: Any = __import__("_signal")
@@ -65,9 +66,10 @@ class Inner(Family):
         super().__init__({})
         self.socket = socket
         self.table = table
-        self.unsent: list[tuple[bytes, list[int]]] = []
+        self.unsent: list[tuple[bytes, tuple[int, ...]]] = []
         self.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        self.has_changed = False
         self.note_at = float("inf")
         self.note_after = FIRST_NOTE_S
 
@@ -75,22 +77,26 @@ class Inner(Family):
 
     def tell(self, message: "tuple[Any, ...]", *descriptors: int) -> None:
         """Send, or keep what an application that is slow or stopped does not take now."""
-        self.unsent.append((marshal.dumps(message), [os.dup(fd) for fd in descriptors]))
-        self.send_on()
+        packet = marshal.dumps(message)
+        if self.unsent or not self.send_packet(packet, descriptors):
+            self.unsent.append((packet, tuple(map(os.dup, descriptors))))
+
+    def send_packet(self, packet: bytes, descriptors: "tuple[int, ...]") -> bool:
+        """Send; False when the application takes nothing now."""
+        rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
+        ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
+        try:
+            self.socket.sendmsg([packet], ancillary)
+        except BlockingIOError:
+            return False
+        except OSError:
+            pass  # nobody is there any more, as the loop is about to hear
+        return True
 
     def send_on(self) -> None:
-        """Send what the application takes."""
-        while self.unsent:
-            packet, descriptors = self.unsent[0]
-            rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
-            ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
-            try:
-                self.socket.sendmsg([packet], ancillary)
-            except BlockingIOError:
-                return
-            except OSError:
-                pass  # nobody is there any more, as the loop is about to hear
-            del self.unsent[0]
+        """Send what was kept."""
+        while self.unsent and self.send_packet(*self.unsent[0]):
+            _, descriptors = self.unsent.pop(0)
             for fd in descriptors:
                 os.close(fd)
 
@@ -178,20 +184,21 @@ class Inner(Family):
             return
         self.tell(("spawned", number, pid), pidfd)
         os.close(pidfd)
-        self.publish()
+        self.has_changed = True
         self.note_after = FIRST_NOTE_S
         self.note_at = time.monotonic() + FIRST_NOTE_S
 
     def forget(self, daemon: Daemon) -> None:
         """Tell the outer process, too."""
         super().forget(daemon)
-        self.publish()
+        self.has_changed = True
 
     def publish(self) -> None:
         """Leave a table of all daemons for the outer process.
 
         It is whole at any instant: its place is written last, in one small piece.
         """
+        self.has_changed = False
         rows = [(d.pid, d.start, d.rungs, d.mark, d.cgroup) for d in self.daemons.values()]
         blob = marshal.dumps(rows)
         place, length = read_head(self.table)
@@ -222,6 +229,8 @@ class Inner(Family):
                     return
             if wake in news or pause is not None:
                 self.reap()
+            if self.has_changed:
+                self.publish()
             pause = self.kill_again()
             if time.monotonic() >= self.note_at:
                 self.note()

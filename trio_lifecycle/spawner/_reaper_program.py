@@ -8,10 +8,13 @@ import sys
 from typing import Final
 
 from trio_lifecycle._posix_spawn import spawn
+from trio_lifecycle._strays import owner_mark
 from trio_lifecycle.spawner._streams import above_streams
 
-# The two files that make up the program, parts first.
-_PROGRAM: Final = ("trio_lifecycle.spawner._family", "trio_lifecycle.spawner._reaper")
+# The files that make up the program, parts first.
+_PROGRAM: Final = tuple(
+    f"trio_lifecycle.spawner.{part}" for part in ("_kernel", "_family", "_reaper")
+)
 
 # Handed over as compiled code, which saves 5 ms of compiling on the way to the first daemon. The
 # comment is for who reads a list of processes.
@@ -40,6 +43,12 @@ def start_program() -> tuple[socket.socket, int, int]:
         ReaperStartError: There can be no reaper here.
         OSError: The system would not start it.
     """
+    if sys.platform != "linux":
+        raise ReaperStartError("only Linux has child subreapers")
+    if not owner_mark():
+        raise ReaperStartError(
+            "/proc is not mounted, or shows the processes of another pid namespace"
+        )
     if not sys.executable or getattr(sys, "frozen", False):
         raise ReaperStartError("the reaper is a Python program, and there is no interpreter for it")
     opened: list[int] = []

@@ -11,6 +11,7 @@ import trio
 from attrs import define, field
 
 from trio_lifecycle._proc import read_about
+from trio_lifecycle._strays import find_strays
 from trio_lifecycle.spawner._reaper_link import ReaperLink
 
 _log: Final = logging.getLogger("trio_lifecycle")
@@ -80,6 +81,7 @@ async def _take_or_start(house: _Household, born_with: object) -> None:
     house.link, house.born_with = link, born_with
     trio.lowlevel.spawn_system_task(_attend, link, born_with, name="the reaper's word")
     if started:
+        trio.lowlevel.spawn_system_task(_look_for_strays, name="look for strays")
         await link.greeted()
 
 
@@ -108,6 +110,31 @@ async def _attend(link: ReaperLink, born_with: object) -> None:
         # Raised here it would end the program. Without its word, the daemons have lost it.
         _log.exception("a reaper is given up")
         link.give_up()
+
+
+# Set when this program has looked for strays.
+_has_looked: Final = threading.Event()
+
+# The first daemons come first.
+_LOOK_AFTER_S: Final = 1.0
+
+
+async def _look_for_strays() -> None:
+    """Say once what was left of programs that were killed together with both of their reapers."""
+    await trio.sleep(_LOOK_AFTER_S)
+    if _has_looked.is_set():
+        return
+    _has_looked.set()
+    try:
+        strays = await trio.to_thread.run_sync(find_strays, abandon_on_cancel=True)
+    except OSError:
+        return
+    if strays:
+        _log.warning(
+            "processes are left of daemons whose program is gone: %s; "
+            "'trio-lifecycle reap' shows and ends them",
+            ", ".join(str(stray.stat.pid) for stray in strays),
+        )
 
 
 def _attributes() -> object:
