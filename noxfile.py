@@ -18,7 +18,10 @@ DEMANDED = [v for v in os.environ.get("TRIO_LIFECYCLE_PYTHONS", "").replace(",",
 nox.options.error_on_missing_interpreters = bool(DEMANDED)
 
 GROUPS = nox.project.load_toml("pyproject.toml")
-CODE = ["trio_lifecycle", "tests", "noxfile.py", "docs/conf.py", "docs/state_picture.py"]
+CODE = [
+    *("trio_lifecycle", "tests", "noxfile.py"),
+    *("docs/conf.py", "docs/guarantee_picture.py", "docs/state_picture.py"),
+]
 
 # ASYNC9 is off by default, and naming others replaces that. ASYNC127 wants httpx2 for httpx, which
 # is the dependency we chose; in the package only _http.py says its name, so it can be exchanged.

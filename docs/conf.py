@@ -20,6 +20,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinxcontrib_trio",
     "state_picture",
+    "guarantee_picture",
 ]
 # The changelog's fragments are for towncrier.
 exclude_patterns = ["_build", "changes"]

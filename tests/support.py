@@ -14,9 +14,9 @@ import trio
 from trio_lifecycle import DaemonHandle, LifecycleConfig, LocalSpawner, Manual, Output
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._ports import reserve_port
-from trio_lifecycle._proc import ephemeral_ports, read_stat
+from trio_lifecycle._proc import ephemeral_ports, has_variable, read_stat
 from trio_lifecycle.abc import SpawnRequest
-from trio_lifecycle.spawner._spawned_process import SpawnedProcess
+from trio_lifecycle.spawner._spawned_process import SpawnedProcess, is_readable
 
 # Longer than anything here takes on a loaded machine; a test that gets there has failed.
 PATIENCE_S = 20.0
@@ -140,6 +140,25 @@ async def wait_until_gone(pid: int) -> None:
             await trio.lowlevel.wait_readable(pidfd)
     finally:
         os.close(pidfd)
+
+
+def bearing(variable: str, value: str) -> list[int]:
+    """The living processes that have this in their environment."""
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+    return [pid for pid in pids if has_variable(pid, variable, value)]
+
+
+def wait_until_none_bears(variable: str, value: str) -> None:
+    """Wait until no process that is nobody's child here has this in its environment."""
+    while pids := bearing(variable, value):
+        try:
+            pidfd = os.pidfd_open(pids[0])
+        except ProcessLookupError:
+            continue
+        try:
+            assert is_readable(pidfd, PATIENCE_S), f"{pids} are still there"
+        finally:
+            os.close(pidfd)
 
 
 def permitted(*command: str) -> bool:

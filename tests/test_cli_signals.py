@@ -5,11 +5,13 @@ import pty
 import re
 import signal
 import sys
+import uuid
 from collections.abc import Iterator
 
 import pytest
 
 from tests.cli import COMMAND, DEAF, HEALTH, SERVER, Run, is_alive, run
+from tests.support import wait_until_none_bears
 
 SLEEP = ("sleep", "600")
 STATUSES = {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129, "SIGQUIT": 131}
@@ -154,14 +156,17 @@ def test_the_patience_of_stop_timeout_is_kept() -> None:
     assert 0.3 <= float(seconds[1]) < 3
 
 
-@pytest.mark.fault(100)
-def test_only_sigkill_leaves_the_daemon_behind() -> None:
-    with run("--json", "--", *SLEEP) as running:
-        pid = running.event("ready")["pid"]
-        running.signal(signal.SIGKILL)
-        assert -signal.SIGKILL == running.end()
-        assert is_alive(pid)
-        os.kill(pid, signal.SIGKILL)
+@pytest.mark.fault(47)
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSEGV"])
+def test_not_even_a_kill_of_ours_leaves_the_daemon_behind(name: str) -> None:
+    script = "setsid sleep 600 & echo child $!; exec sleep 600"
+    word = uuid.uuid4().hex
+    with run("--json", "--env", f"WORD={word}", "--", "sh", "-c", script) as running:
+        pids = [running.event("ready")["pid"], int(running.line(r"sh \| child (\d+)")[1])]
+        running.signal(signal.Signals[name])
+        assert -signal.Signals[name] == running.end()
+    wait_until_none_bears("WORD", word)
+    assert [False, False] == [is_alive(pid) for pid in pids]
 
 
 # --- what was ignored, and who does not read ------------------------------------------------------

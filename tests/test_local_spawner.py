@@ -14,6 +14,7 @@ import trio.testing
 from tests.support import (
     PATIENCE_S,
     Heard,
+    bearing,
     end,
     lives,
     python_daemon,
@@ -24,7 +25,6 @@ from tests.support import (
 )
 from trio_lifecycle import DaemonLifecycle, LocalSpawner, Output, SpawnError
 from trio_lifecycle._guarantee import Guarantee
-from trio_lifecycle._proc import has_variable
 from trio_lifecycle._requests import INSTANCE_VARIABLE
 from trio_lifecycle.spawner._spawned_process import is_readable
 from trio_lifecycle.testing import check_spawner
@@ -224,16 +224,10 @@ async def test_a_spawn_under_a_cancelled_scope_leaves_nothing_that_nobody_knows(
         if process is None:
             # What is asked for after it is done after it.
             await end(await spawn(nursery, "/bin/true"))
-            assert [] == marked_by(instance_id)
+            assert [] == bearing(INSTANCE_VARIABLE, instance_id)
         else:
-            assert [process.pid] == marked_by(instance_id)
+            assert [process.pid] == bearing(INSTANCE_VARIABLE, instance_id)
             await end(process)
-
-
-def marked_by(instance_id: str) -> list[int]:
-    """The processes that bear the mark of an instance."""
-    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
-    return [pid for pid in pids if has_variable(pid, INSTANCE_VARIABLE, instance_id)]
 
 
 def test_the_environment_is_this_programs_own_with_the_changes() -> None:

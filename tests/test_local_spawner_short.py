@@ -173,7 +173,7 @@ def test_the_group_goes_whatever_the_program_does_about_sigchld(
     assert ["SIGTERM False False"] == lines
 
 
-# --- no streams ------------------------------------------------------------------------------------
+# --- no streams -----------------------------------------------------------------------------------
 
 WITHOUT_STREAMS = """
 for fd in (0, 1, 2):

@@ -15,6 +15,7 @@ from tests.support import (
     lives,
     python_daemon,
     shell_daemon,
+    wait_until_gone,
 )
 from trio_lifecycle import (
     DaemonDiedError,
@@ -22,12 +23,16 @@ from trio_lifecycle import (
     DaemonLifecycle,
     Event,
     LifecycleConfig,
+    LocalSpawner,
     Manual,
     Output,
     StopLadder,
     StopReport,
 )
+from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._proc import read_stat
+
+each_guarantee = pytest.mark.parametrize("guarantee", ["guarded", "scoped"])
 
 # Short, because these daemons are known not to listen.
 HASTY = StopLadder((signal.SIGTERM, 0.3))
@@ -68,6 +73,31 @@ say("leader", os.getpid())
 while True:
     time.sleep(1000)
 """
+
+
+# Says the number of a process that has left the group, in the manner that is named.
+RUNAWAY = f"""
+{SAY}
+
+def live():
+    say("runaway", os.getpid())
+    os.execve("/bin/sleep", ["sleep", "1000"], {{}} if "emptied" in sys.argv else os.environ)
+
+if os.fork() == 0:
+    os.setsid()
+    if "setsid" not in sys.argv:
+        if os.fork():
+            os._exit(0)
+        os.setpgid(0, 0)
+    live()
+while True:
+    time.sleep(1000)
+"""
+
+
+def of(config: LifecycleConfig, guarantee: Guarantee) -> DaemonLifecycle:
+    """A lifecycle with this guarantee."""
+    return DaemonLifecycle(config, spawner=LocalSpawner(guarantee))
 
 
 async def numbers_of(heard: Heard, beginning: str, count: int) -> list[int]:
@@ -140,11 +170,15 @@ async def test_a_ladder_given_to_stop_replaces_the_configured_one() -> None:
 # --- the whole tree -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("manner", ["stop", "kill", "leave the block"])
-async def test_grandchildren_go_with_the_daemon(manner: str) -> None:
+each_manner = pytest.mark.parametrize("manner", ["stop", "kill", "leave the block"])
+
+
+@each_guarantee
+@each_manner
+async def test_grandchildren_go_with_the_daemon(manner: str, guarantee: Guarantee) -> None:
     heard = Heard()
     config = python_daemon(FAMILY, output=Output(to=heard))
-    async with DaemonLifecycle(config).running() as daemon:
+    async with of(config, guarantee).running() as daemon:
         grandchildren = await numbers_of(heard, "grandchild", 3)
         if manner != "leave the block":
             await getattr(daemon, manner)()
@@ -153,11 +187,14 @@ async def test_grandchildren_go_with_the_daemon(manner: str) -> None:
 
 
 @pytest.mark.fault(39)
-async def test_grandchildren_that_ignore_sigterm_get_it_at_once_and_sigkill_in_the_end() -> None:
+@each_guarantee
+async def test_grandchildren_that_ignore_sigterm_get_it_at_once_and_sigkill_in_the_end(
+    guarantee: Guarantee,
+) -> None:
     heard = Heard()
     ladder = StopLadder((signal.SIGTERM, 0.5))
     config = python_daemon(FAMILY, "stubborn", stop_ladder=ladder, output=Output(to=heard))
-    async with DaemonLifecycle(config).running() as daemon:
+    async with of(config, guarantee).running() as daemon:
         grandchildren = await numbers_of(heard, "grandchild", 3)
         await heard.line("leader")
         async with trio.open_nursery() as nursery:
@@ -174,7 +211,8 @@ async def test_grandchildren_that_ignore_sigterm_get_it_at_once_and_sigkill_in_t
 
 
 @pytest.mark.fault(39)
-async def test_grandchildren_go_when_the_leader_has_died_by_itself() -> None:
+@each_guarantee
+async def test_grandchildren_go_when_the_leader_has_died_by_itself(guarantee: Guarantee) -> None:
     heard = Heard()
     config = python_daemon(FAMILY, "stubborn", stop_ladder=HASTY, output=Output(to=heard))
     grandchildren: list[int] = []
@@ -184,17 +222,18 @@ async def test_grandchildren_go_when_the_leader_has_died_by_itself() -> None:
         await die(daemon)
 
     with pytest.raises(DaemonDiedError):
-        async with DaemonLifecycle(config).running() as daemon:
+        async with of(config, guarantee).running() as daemon:
             await body(daemon)
     assert grandchildren == await numbers_of(heard, "TERM", 3)
     assert [] == [pid for pid in grandchildren if lives(pid)]
 
 
-async def test_a_stopped_daemon_is_continued_so_that_it_can_obey() -> None:
+@each_guarantee
+async def test_a_stopped_daemon_is_continued_so_that_it_can_obey(guarantee: Guarantee) -> None:
     script = "trap 'exit 7' TERM; echo ready; while :; do sleep 0.01; done"
     heard = Heard()
     config = shell_daemon(script, output=Output(to=heard))
-    async with DaemonLifecycle(config).running() as daemon:
+    async with of(config, guarantee).running() as daemon:
         await heard.line("ready")
         await daemon.send_signal(signal.SIGSTOP)
         await trio.to_thread.run_sync(wait_until_stopped, daemon.pid or 0)
@@ -207,6 +246,70 @@ def wait_until_stopped(pid: int) -> None:
     while (stat := read_stat(pid)) is not None and stat.state != "T":
         assert time.monotonic() < deadline
         time.sleep(0.005)
+
+
+# --- those that leave the group -------------------------------------------------------------------
+
+
+@pytest.mark.fault(40)
+@each_manner
+@pytest.mark.parametrize("how", ["setsid", "double fork", "double fork emptied"])
+async def test_what_has_left_the_group_goes_with_a_guarded_daemon(how: str, manner: str) -> None:
+    heard = Heard()
+    config = python_daemon(RUNAWAY, *how.split(), output=Output(to=heard))
+    async with DaemonLifecycle(config).running() as daemon:
+        runaway = await heard.pid("runaway")
+        assert daemon.pid not in (os.getsid(runaway), os.getpgid(runaway))
+        if manner != "leave the block":
+            await getattr(daemon, manner)()
+            assert not lives(runaway)
+    assert not lives(runaway)
+
+
+@pytest.mark.fault(39, 40)
+@pytest.mark.parametrize("how", ["setsid", "double fork", "double fork emptied"])
+async def test_what_has_left_the_group_goes_when_the_leader_has_died_by_itself(how: str) -> None:
+    heard = Heard()
+    config = python_daemon(RUNAWAY, *how.split(), output=Output(to=heard))
+    runaways: list[int] = []
+
+    async def body(daemon: DaemonHandle) -> None:
+        runaways.append(await heard.pid("runaway"))
+        await die(daemon)
+
+    with pytest.raises(DaemonDiedError):
+        async with DaemonLifecycle(config).running() as daemon:
+            await body(daemon)
+    assert [False] == [lives(pid) for pid in runaways]
+
+
+@pytest.mark.fault(40)
+async def test_what_bears_no_sign_of_its_daemon_goes_also_when_another_has_just_ended() -> None:
+    # Without parent, session or environment; and start times count in hundredths of a second.
+    script = "(setsid env -i sh -c 'echo runaway $$; exec sleep 1000' &); exec sleep 1000"
+    left = []
+    for _ in range(30):
+        heard = Heard()
+        async with DaemonLifecycle(shell_daemon(script, output=Output(to=heard))).running():
+            runaway = await heard.pid("runaway")
+        if lives(runaway):
+            left.append(runaway)
+            os.kill(runaway, signal.SIGKILL)
+    assert [] == left
+
+
+@pytest.mark.fault(100)
+@pytest.mark.parametrize("how", ["setsid", "double fork"])
+async def test_what_has_left_the_group_of_a_scoped_daemon_stays(how: str) -> None:
+    heard = Heard()
+    config = python_daemon(RUNAWAY, *how.split(), output=Output(to=heard))
+    async with of(config, "scoped").running() as daemon:
+        runaway = await heard.pid("runaway")
+        assert daemon.pid not in (os.getsid(runaway), os.getpgid(runaway))
+        await daemon.stop()
+    assert lives(runaway)
+    os.kill(runaway, signal.SIGKILL)
+    await wait_until_gone(runaway)
 
 
 @pytest.mark.fault(99)

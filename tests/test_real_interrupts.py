@@ -2,11 +2,17 @@
 
 import os
 import signal
+import uuid
 from pathlib import Path
 
 import pytest
 
-from tests.support import App, app, free_port, lives
+from tests.support import App, app, bearing, free_port, lives, wait_until_none_bears
+
+each_guarantee = pytest.mark.parametrize("guarantee", ["guarded", "scoped"])
+
+# The daemons of one test have a word of their own, which all that they start inherits.
+WORD = "TEST_REAL_INTERRUPTS"
 
 # Says each event on a line, so that the test can interrupt at any of them.
 INTERRUPTED = """
@@ -17,6 +23,8 @@ async def slow_check():
 DAEMON = '''
 import http.server, os, signal, sys, time
 if os.fork() == 0:
+    if "guarded" in sys.argv:
+        os.setsid()
     time.sleep(1000)
 if "stubborn" in sys.argv:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -27,6 +35,7 @@ http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bi
 config = python_daemon(
     DAEMON, FREE_PORT, *sys.argv[1:],
     ready_mode=HealthCheck(f"http://127.0.0.1:{FREE_PORT}/"),
+    env={"TEST_REAL_INTERRUPTS": os.environ.get("WORD")},
     stop_ladder=StopLadder((signal.SIGTERM, 1.0)),
 )
 
@@ -34,7 +43,8 @@ def tell(event):
     print(event.kind, event.as_dict().get("pid", ""), flush=True)
 
 async def main():
-    lifecycle = DaemonLifecycle(config, observer=tell, preflight=[slow_check])
+    lifecycle = DaemonLifecycle(
+        config, spawner=LocalSpawner(sys.argv[1]), observer=tell, preflight=[slow_check])
     async with lifecycle.running() as daemon:
         try:
             print("in the block", flush=True)
@@ -81,11 +91,15 @@ def group_of(leader: int) -> list[int]:
 
 
 @pytest.mark.fault(48)
+@each_guarantee
 @pytest.mark.parametrize(
     ("stage", "args", "env"), STAGES.values(), ids=[name.replace(" ", "-") for name in STAGES]
 )
-def test_ctrl_c_leaves_nothing(stage: str, args: list[str], env: dict[str, str]) -> None:
-    with app(INTERRUPTED, *args, env=env) as program:
+def test_ctrl_c_leaves_nothing(
+    stage: str, args: list[str], env: dict[str, str], guarantee: str
+) -> None:
+    word = uuid.uuid4().hex
+    with app(INTERRUPTED, guarantee, *args, env={**env, "WORD": word}) as program:
         lines = follow(program, stage)
         program.signal(signal.SIGINT)
         status, rest = program.end()
@@ -93,13 +107,17 @@ def test_ctrl_c_leaves_nothing(stage: str, args: list[str], env: dict[str, str])
     assert (0, "interrupted") == (status, lines[-1]), "\n".join(lines)
     pids = [int(line.split()[1]) for line in lines if line.startswith("spawned")]
     assert [] == [left for pid in pids for left in group_of(pid)]
+    # One of them has left the group, where that is followed.
+    assert [] == bearing(WORD, word)
     if "in the block" in lines:
         assert lines.index("left the block") < lines.index(f"stopping {pids[0]}")
 
 
 @pytest.mark.fault(48)
-def test_a_second_ctrl_c_does_not_break_off_the_stop() -> None:
-    with app(INTERRUPTED, "stubborn") as program:
+@each_guarantee
+def test_a_second_ctrl_c_does_not_break_off_the_stop(guarantee: str) -> None:
+    word = uuid.uuid4().hex
+    with app(INTERRUPTED, guarantee, "stubborn", env={"WORD": word}) as program:
         follow(program, "in the block")
         program.signal(signal.SIGINT)
         lines = follow(program, "stopping")
@@ -110,12 +128,16 @@ def test_a_second_ctrl_c_does_not_break_off_the_stop() -> None:
     assert (0, "interrupted") == (status, lines[-1]), "\n".join(lines)
     assert f"stopped {pid}" in lines
     assert [] == group_of(pid)
+    assert [] == bearing(WORD, word)
 
 
 # Ctrl-C strikes wherever Python code runs. Here: in a system call that one of our own tasks makes.
 STRUCK = """
+import select
+
 def strike(name, after):
-    real = getattr(os, name)
+    module, _, function = name.partition(".")
+    real = getattr(sys.modules[module], function)
 
     def struck(*args):
         if after in told and not done:
@@ -123,10 +145,10 @@ def strike(name, after):
             os.kill(os.getpid(), signal.SIGINT)
         return real(*args)
 
-    setattr(os, name, struck)
+    setattr(sys.modules[module], function, struck)
 
 told, done = [], []
-strike(*sys.argv[1:])
+strike(*sys.argv[2:])
 DAEMON = "import time\\nwhile True: print('line', flush=True); time.sleep(0.01)"
 config = python_daemon(DAEMON, FREE_PORT, ready_timeout=5, ready_mode=(
     Manual() if "ready" in sys.argv else HealthCheck(f"http://127.0.0.1:{FREE_PORT}/")))
@@ -136,7 +158,8 @@ def tell(event):
     print(event.kind, event.as_dict().get("pid", ""), flush=True)
 
 async def main():
-    async with DaemonLifecycle(config, observer=tell).running():
+    spawner = LocalSpawner(sys.argv[1])
+    async with DaemonLifecycle(config, spawner=spawner, observer=tell).running():
         await trio.sleep(5)
 
 try:
@@ -148,9 +171,20 @@ except KeyboardInterrupt:
 
 @pytest.mark.fault(48)
 @pytest.mark.parametrize("stage", ["spawned", "ready"])
-@pytest.mark.parametrize("call", ["waitid", "read"])
-def test_ctrl_c_leaves_nothing_when_it_strikes_a_task_of_ours(call: str, stage: str) -> None:
-    with app(STRUCK, call, stage) as program:
+@pytest.mark.parametrize(
+    ("guarantee", "call"),
+    [
+        # To look for the end of a daemon, and to take in its output.
+        ("guarded", "select.poll"),
+        ("guarded", "os.read"),
+        ("scoped", "os.waitid"),
+        ("scoped", "os.read"),
+    ],
+)
+def test_ctrl_c_leaves_nothing_when_it_strikes_a_task_of_ours(
+    guarantee: str, call: str, stage: str
+) -> None:
+    with app(STRUCK, guarantee, call, stage) as program:
         status, output = program.end()
     lines = output.splitlines()
     (pid,) = [int(line.split()[1]) for line in lines if line.startswith("spawned")]
@@ -162,12 +196,49 @@ def test_ctrl_c_leaves_nothing_when_it_strikes_a_task_of_ours(call: str, stage: 
 
 @pytest.mark.fault(48)
 def test_ctrl_c_at_the_terminal_does_not_reach_the_daemon_itself() -> None:
-    with app(INTERRUPTED) as program:
+    with app(INTERRUPTED, "guarded") as program:
         lines = follow(program, "in the block")
         pid = next(int(line.split()[1]) for line in lines if line.startswith("spawned"))
         assert pid == os.getsid(pid) != os.getsid(program.pid)
         program.signal(signal.SIGINT)
         program.end()
+
+
+# --- killed ---------------------------------------------------------------------------------------
+
+
+def kill_at(stage: str, args: list[str], env: dict[str, str], guarantee: str) -> tuple[str, int]:
+    """Kill a program at a stage; give the word of its daemon, and that one's number."""
+    word = uuid.uuid4().hex
+    with app(INTERRUPTED, guarantee, *args, env={**env, "WORD": word}) as program:
+        lines = follow(program, stage)
+        program.signal(signal.SIGKILL)
+        status, rest = program.end()
+    assert -signal.SIGKILL == status
+    spawned = [line for line in [*lines, *rest.splitlines()] if line.startswith("spawned")]
+    return word, int(spawned[0].split()[1]) if spawned else 0
+
+
+@pytest.mark.fault(47)
+@pytest.mark.parametrize(
+    ("stage", "args", "env"), STAGES.values(), ids=[name.replace(" ", "-") for name in STAGES]
+)
+def test_sigkill_of_the_program_leaves_nothing(
+    stage: str, args: list[str], env: dict[str, str]
+) -> None:
+    word, pid = kill_at(stage, args, env, "guarded")
+    wait_until_none_bears(WORD, word)
+    assert not lives(pid)
+
+
+@pytest.mark.fault(100)
+def test_sigkill_of_the_program_leaves_a_scoped_daemon_behind() -> None:
+    word, pid = kill_at("in the block", [], {}, "scoped")
+    left = bearing(WORD, word)
+    for stray in left:
+        os.kill(stray, signal.SIGKILL)
+    assert 2 == len(left)
+    assert pid in left
 
 
 # --- left running, and found again ----------------------------------------------------------------

@@ -121,6 +121,18 @@ def run(
         str | None,
         _option(_DAEMON, "Seconds from SIGTERM to SIGKILL when it is stopped: 10.", value="S"),
     ] = None,
+    user: Annotated[
+        str | None, _option(_DAEMON, "Whom it runs as; only root may choose.", value="USER")
+    ] = None,
+    guarantee: Annotated[
+        str | None,
+        _option(
+            _DAEMON,
+            "What is promised for its end: guarded (nothing is left, also after kill -9), "
+            "contained (in a control group, too) or scoped (no helper process). It is guarded.",
+            value="LEVEL",
+        ),
+    ] = None,
     then: Annotated[
         str | None,
         _option(
@@ -138,7 +150,7 @@ def run(
     ] = False,
     verbose: Annotated[bool, _option(_USE, "Show small steps, too.", "-v")] = False,
 ) -> int:
-    """Start a program, wait until it is ready, and stop it with its process group.
+    """Start a program, wait until it is ready, and stop it with all that it has started.
 
     It runs until Ctrl-C, or until the command of --then has ended.
     What it prints goes to standard error, each line after its name.
@@ -153,6 +165,8 @@ def run(
         stop_timeout=stop_timeout,
         env=tuple(env or ()),
         cwd=cwd,
+        user=user,
+        guarantee=guarantee,
         then=then,
         json=json,
         quiet=quiet,

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from attrs import field, frozen
 
@@ -13,6 +13,7 @@ from trio_lifecycle._cli._fill import with_markers
 from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, LifecycleConfig
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._guarantee import OWNED, Guarantee
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 from trio_lifecycle._lifecycle import DEFAULT_CALLBACK_TIMEOUT_S
 from trio_lifecycle._markers import CALLBACK_URL, markers_in
@@ -20,6 +21,7 @@ from trio_lifecycle.abc import ReadyMode
 from trio_lifecycle.ready._callback import Callback
 from trio_lifecycle.ready._health import HealthCheck
 from trio_lifecycle.ready._manual import Manual
+from trio_lifecycle.spawner._local import LocalSpawner
 
 USAGE: Final = "trio-lifecycle run [OPTIONS] -- PROGRAM [ARGS...]"
 
@@ -44,6 +46,8 @@ class Plan:
     stop_timeout: str | None = None
     env: tuple[str, ...] = field(default=(), repr=False)
     cwd: str | None = None
+    user: str | None = None
+    guarantee: str | None = None
     then: str | None = None
     json: bool = False
     quiet: bool = False
@@ -83,12 +87,25 @@ class Plan:
             args=args,
             env=env,
             working_dir=_directory(self.cwd),
+            user=_user(self.user),
             ready_mode=ready_mode,
             ready_timeout=self._ready_timeout(),
             stop_ladder=self._stop_ladder(),
             output=output,
             name=program.rpartition("/")[2] if self.name is None else self.name,
         )
+
+    def spawner(self) -> LocalSpawner:
+        """Say what promises are made for its end.
+
+        Raises:
+            ConfigError: There is no such promise.
+        """
+        if self.guarantee is None:
+            return LocalSpawner()
+        if self.guarantee not in OWNED:
+            raise ConfigError("--guarantee", f"is one of {', '.join(OWNED)}")
+        return LocalSpawner(guarantee=cast("Guarantee", self.guarantee))
 
     def _checked_command(self) -> tuple[str, ...]:
         if not self.command:
@@ -136,6 +153,10 @@ def _variables(pairs: Iterable[str]) -> Mapping[str, str]:
             raise ConfigError("--env", "wants K=V; there is one without '='")
         variables[key] = with_markers(value)
     return variables
+
+
+def _user(name: str | None) -> str | int | None:
+    return int(name) if name is not None and name.isdecimal() else name
 
 
 def _directory(cwd: str | None) -> Path | None:

@@ -107,7 +107,7 @@ class Run:
         return config
 
     async def _use(self, config: LifecycleConfig) -> int:
-        lifecycle = DaemonLifecycle(config, observer=self._observe)
+        lifecycle = DaemonLifecycle(config, spawner=self._plan.spawner(), observer=self._observe)
         async with lifecycle.running() as daemon:
             self._daemon = daemon
             then = self._plan.then

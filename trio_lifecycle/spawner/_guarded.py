@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from typing import Final
 
 from trio_lifecycle._errors import GuaranteeError, SpawnError
 from trio_lifecycle._guarantee import Guarantee
@@ -15,6 +16,8 @@ from trio_lifecycle.spawner._reaper_program import ReaperStartError
 from trio_lifecycle.spawner._reapers import reaper
 from trio_lifecycle.spawner._refusals import refusal
 from trio_lifecycle.spawner._stepping import Stepping
+
+_UNWATCHED: Final = "its end could not be watched for"
 
 
 async def spawn_guarded(
@@ -115,12 +118,17 @@ async def _spawn(
         raise SpawnError(request.name, problem, None, retryable=True) from error
     finally:
         os.close(here)
-    return GuardedProcess(link, pid, pidfd, request.instance_id, output, cgroup)
+    try:
+        return GuardedProcess(link, pid, pidfd, request.instance_id, output, cgroup)
+    except OSError as error:
+        link.discard(pid)
+        os.close(pidfd)
+        raise refusal(request, error.errno or 0, _UNWATCHED) from error
 
 
 def _refusal(request: SpawnRequest, error: SpawnRefusedError) -> SpawnError:
     if error.stage == "watch":
-        return refusal(request, error.errno, "its end could not be watched for")
+        return refusal(request, error.errno, _UNWATCHED)
     if error.stage == "directory" and request.working_dir is None:
         return refusal(request, error.errno, "this program's own directory can't be entered")
     return refusal(request, error.errno)

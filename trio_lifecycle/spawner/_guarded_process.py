@@ -1,5 +1,6 @@
 """A daemon that the reaper has spawned, and ends if this program can't."""
 
+import logging
 import os
 import signal
 import time
@@ -31,6 +32,13 @@ from trio_lifecycle.spawner._wait import wait_for
 _STATUS_PATIENCE_S: Final = 0.5
 
 
+_log: Final = logging.getLogger("trio_lifecycle")
+
+
+def _hear_nothing(pid: int, command: str) -> None:
+    """Let a stray pass."""
+
+
 class GuardedProcess(SpawnedProcess):
     """A daemon below the reaper, which knows its whole tree, also who has left its group.
 
@@ -58,7 +66,7 @@ class GuardedProcess(SpawnedProcess):
         self._lost: str | None = None
         self._watches: set[trio.CancelScope] = set()
         self._changed = trio.Event()
-        self._hear_stray: Callable[[int, str], None] = lambda pid, command: None
+        self._hear_stray: Callable[[int, str], None] = _hear_nothing
         link.watch(pid, self)
 
     @property
@@ -104,7 +112,10 @@ class GuardedProcess(SpawnedProcess):
 
     def on_stray(self, pid: int) -> None:
         """Pass on that a process has shown up that may be of its tree."""
-        self._hear_stray(pid, command_line(pid))
+        try:
+            self._hear_stray(pid, command_line(pid))
+        except BaseException:  # noqa: ASYNC103  # an observer that fails must not stop the reaper's word
+            _log.exception("a stray of process %d could not be reported", self._pid)
 
     def on_lost(self, reason: str) -> None:
         """Take over what the reaper did."""
@@ -199,5 +210,6 @@ class GuardedProcess(SpawnedProcess):
     def close(self) -> None:
         """Take in the rest of the output and close; remove the control group."""
         super().close()
+        self.report_strays(_hear_nothing)
         if self._cgroup is not None and self._gone:
             self._cgroup.remove()

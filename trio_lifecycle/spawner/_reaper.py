@@ -31,6 +31,7 @@ import os
 import select
 import sys
 import time
+from errno import EPERM
 from typing import Any
 
 from trio_lifecycle.spawner._family import KILL, Daemon, Family
@@ -45,6 +46,7 @@ SOCKET, APPLICATION = 0, 1
 # A packet may have 212,960 bytes by default (net.core.wmem_max, and its overhead).
 BY_MEMFD = 60_000
 MOST_DESCRIPTORS = 4
+CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 # A daemon gets the default action for every signal, whatever this program ignores.
 RESET = _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}
@@ -67,6 +69,8 @@ class Inner(Family):
         self.socket = socket
         self.table = table
         self.unsent: list[tuple[bytes, tuple[int, ...]]] = []
+        self.user = os.getuid()
+        socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         self.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self.has_changed = False
@@ -102,7 +106,7 @@ class Inner(Family):
 
     def receive(self) -> bool:
         """Do all that is asked now; False when there is nobody any more to ask."""
-        room = _socket.CMSG_SPACE(4 * MOST_DESCRIPTORS)
+        room = _socket.CMSG_SPACE(4 * MOST_DESCRIPTORS) + _socket.CMSG_SPACE(CREDENTIALS_BYTES)
         while True:
             try:
                 packet, ancillary, _, _ = self.socket.recvmsg(BY_MEMFD + 1024, room, CLOEXEC)
@@ -110,18 +114,27 @@ class Inner(Family):
                 return True
             except OSError:
                 return False
-            descriptors = [
-                int.from_bytes(rights[at : at + 4], sys.byteorder)
-                for _, _, rights in ancillary
-                for at in range(0, len(rights) - 3, 4)
-            ]
+            descriptors, asker = [], self.user
+            for _, kind, data in ancillary:
+                numbers = [
+                    int.from_bytes(data[at : at + 4], sys.byteorder)
+                    for at in range(0, len(data) - 3, 4)
+                ]
+                if kind == _socket.SCM_RIGHTS:
+                    descriptors = numbers
+                else:
+                    _, asker, _ = numbers
             try:
                 if not packet:
                     return False
                 message = marshal.loads(packet)
                 if message[0] == "memfd":
                     message = marshal.loads(os.pread(descriptors[-1], message[1], 0))
-                self.obey(message, descriptors)
+                if message[0] == "spawn" and asker != self.user:
+                    # The application has given up the rights that this process still has.
+                    self.tell(("failed", message[1], "user", EPERM))
+                else:
+                    self.obey(message, descriptors)
             finally:
                 for fd in descriptors:
                     os.close(fd)

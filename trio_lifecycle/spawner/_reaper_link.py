@@ -79,6 +79,7 @@ class ReaperLink:
         outer: The pid of its outer process, a child of this program.
         lost: Why it can't be used any more; None while it can.
         slow: True from when it has not answered in time until it answers again.
+        retired: True when it is to be used for nothing new.
     """
 
     def __init__(self, connection: socket.socket, outer: int, tracebacks: int) -> None:
@@ -87,6 +88,7 @@ class ReaperLink:
         self.inner = 0
         self.lost: str | None = None
         self.slow = False
+        self.retired = False
         self._socket = connection
         self._outer_pidfd = os.pidfd_open(outer)
         self._inner_pidfd = -1
@@ -152,6 +154,14 @@ class ReaperLink:
         """Rely on it no more."""
         self._lose("this program has failed to hear it")
         self.close()
+
+    def retire(self) -> None:
+        """Use it for nothing new; it is let go when its last daemon is gone."""
+        self.retired = True
+        if not self.wards:
+            with suppress(OSError):
+                # Both sides hear of it, and each does what it does when the other is gone.
+                self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let go of everything; its daemons, if it has any, end by that."""
@@ -293,6 +303,8 @@ class ReaperLink:
 
     # --- hearing ---
 
+    # Ctrl-C between a message and what it is about would lose it; any task may come by here.
+    @trio.lowlevel.enable_ki_protection
     def take_in(self, wait_s: float = 0.0) -> None:
         """Take in all that it has said, or else what it says within some seconds."""
         if self.lost is not None or (wait_s and not is_readable(self._socket.fileno(), wait_s)):
@@ -326,6 +338,8 @@ class ReaperLink:
                 ward = self.wards.pop(pid, None) if gone else self.wards.get(pid)
                 if ward is not None:
                     ward.on_ended(status, gone)
+                if self.retired:
+                    self.retire()
             case ("stray", pid, daemons):
                 for ward in filter(None, map(self.wards.get, daemons)):
                     ward.on_stray(pid)

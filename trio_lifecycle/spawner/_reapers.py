@@ -20,6 +20,9 @@ _log: Final = logging.getLogger("trio_lifecycle")
 _idle: Final[list[tuple[ReaperLink, object]]] = []
 _idle_lock: Final = threading.Lock()
 
+# Outer processes that were let go, and may be zombies by now.
+_unreaped: Final[list[int]] = []
+
 
 @define
 class _Household:
@@ -75,6 +78,10 @@ def _serves(house: _Household, born_with: object) -> bool:
 
 
 async def _take_or_start(house: _Household, born_with: object) -> None:
+    _reap_unreaped()
+    if house.link is not None and house.born_with != born_with:
+        # What it could do that this program can't any more, nobody shall ask of it.
+        house.link.retire()
     link = _take_idle(born_with)
     started = link is None
     link = link or ReaperLink.start()
@@ -86,12 +93,30 @@ async def _take_or_start(house: _Household, born_with: object) -> None:
 
 
 def _take_idle(born_with: object) -> ReaperLink | None:
+    """Take one that fits; the others fit nothing any more."""
+    found = None
     with _idle_lock:
-        for number, (link, with_what) in enumerate(_idle):
-            if with_what == born_with:
-                del _idle[number]
-                return link
-    return None
+        while _idle and found is None:
+            link, with_what = _idle.pop()
+            if with_what == born_with and link.lost is None:
+                found = link
+            else:
+                _end(link)
+    return found
+
+
+def _end(link: ReaperLink) -> None:
+    _unreaped.append(link.outer)
+    link.close()
+
+
+def _reap_unreaped() -> None:
+    # Children of ours, so that their numbers are nobody else's.
+    for pid in [*_unreaped]:
+        with suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                continue
+        _unreaped.remove(pid)
 
 
 async def _attend(link: ReaperLink, born_with: object) -> None:
@@ -100,11 +125,11 @@ async def _attend(link: ReaperLink, born_with: object) -> None:
         await link.run()
         await link.see_off()
     except trio.Cancelled:
-        if link.lost is None and not link.wards and not link.slow:
+        if link.usable and not link.wards and not link.retired:
             with _idle_lock:
                 _idle.append((link, born_with))
         else:
-            link.close()
+            _end(link)
         raise
     except Exception:
         # Raised here it would end the program. Without its word, the daemons have lost it.
@@ -169,6 +194,7 @@ def _forget_after_fork() -> None:
     for link in ReaperLink.all():
         link.close()
     _idle.clear()
+    _unreaped.clear()
 
 
 with suppress(AttributeError):
