@@ -19,8 +19,12 @@ nox.options.error_on_missing_interpreters = bool(DEMANDED)
 
 GROUPS = nox.project.load_toml("pyproject.toml")
 CODE = [
-    *("trio_lifecycle", "tests", "noxfile.py"),
-    *("docs/conf.py", "docs/guarantee_picture.py", "docs/state_picture.py"),
+    "trio_lifecycle",
+    "tests",
+    "noxfile.py",
+    "docs/conf.py",
+    "docs/guarantee_picture.py",
+    "docs/state_picture.py",
 ]
 
 # ASYNC9 is off by default, and naming others replaces that. ASYNC127 wants httpx2 for httpx, which

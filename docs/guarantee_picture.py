@@ -20,15 +20,15 @@ PROGRAM: Final = Box(92, 92, 80, 24)
 INNER: Final = Box(400, 92, 76, 24)
 OUTER: Final = Box(400, 286, 76, 24)
 FRAME: Final = Box(722, 134, 110, 114)
-BOXES: Final = {
-    "your program": PROGRAM,
-    "inner reaper": INNER,
-    "outer reaper": OUTER,
-    "daemon ": Box(672, 92, 44, 19),
-    "daemon": Box(772, 92, 44, 19),
-    "its child": Box(772, 152, 44, 19),
-    "stray": Box(672, 212, 44, 19),
-}
+BOXES: Final = (
+    ("your program", PROGRAM),
+    ("inner reaper", INNER),
+    ("outer reaper", OUTER),
+    ("daemon", Box(672, 92, 44, 19)),
+    ("daemon", Box(772, 92, 44, 19)),
+    ("its child", Box(772, 152, 44, 19)),
+    ("stray", Box(672, 212, 44, 19)),
+)
 
 
 class Arrow(NamedTuple):
@@ -48,8 +48,8 @@ ARROWS: Final = (
     Arrow((324, 104), (175, 104), "watches", (248, 122), "watches"),
     Arrow((476, 92), (609, 92), "starts, signals", (543, 83), "acts"),
     Arrow((772, 111), (772, 130), "", (0, 0), "acts"),
-    Arrow((626, 206), (474, 118), "orphans go here", (548, 160), "acts"),
-    Arrow((626, 220), (479, 276), "if inner is killed, here", (556, 254), "acts"),
+    Arrow((626, 206), (474, 118), "orphans go here", (550, 163), "acts"),
+    Arrow((626, 220), (479, 276), "if inner is killed, here", (541, 257), "acts"),
     Arrow((372, 116), (372, 259), "watches", (364, 192), "watches", "end"),
     Arrow((428, 262), (428, 119), "watches", (436, 208), "watches", "start"),
     Arrow((324, 276), (112, 119), "watches", (208, 206), "watches"),
@@ -59,17 +59,19 @@ ARROWS: Final = (
 def draw() -> str:
     """Give the picture as SVG."""
     parts = [_rectangle(FRAME, "frame")]
-    parts.append(_text(FRAME.x, FRAME.y - FRAME.half_height + 24, "what daemons start", "title"))
+    parts.append(_text(FRAME.x, 44, "daemons, and what they start", "title"))
     # The labels come last, and keep a rim around them free of what they cross.
     parts += [_arrow(arrow) for arrow in ARROWS]
-    for name, box in BOXES.items():
-        parts += [_rectangle(box, "box"), _text(box.x, box.y + 5, name.strip(), "name")]
-    parts.append(_text(782, 217, "its parent", "kind", "middle"))
-    parts.append(_text(782, 234, "has ended", "kind", "middle"))
+    for name, box in BOXES:
+        parts += [_rectangle(box, "box"), _text(box.x, box.y + 5, name, "name")]
+    parts.append(_text(728, 209, "its parent", "kind", "start"))
+    parts.append(_text(728, 225, "has ended", "kind", "start"))
     parts += [_text(*arrow.at, arrow.label, "kind", arrow.anchor) for arrow in ARROWS]
     parts.append('<path class="watches" d="M 12 348 L 66 348" marker-end="url(#guard-arrow)"/>')
-    parts.append(_text(78, 353, "hears at once when the other one has ended", "kind", "start"))
-    return _SVG.format(width=WIDTH, height=HEIGHT, parts="\n".join(parts))
+    parts.append(_text(78, 353, LEGEND, "kind", "start"))
+    return _SVG.format(
+        width=WIDTH, height=HEIGHT, description=escape(DESCRIPTION), parts="\n".join(parts)
+    )
 
 
 def _arrow(arrow: Arrow) -> str:
@@ -92,6 +94,8 @@ def _text(x: float, y: float, text: str, kind: str, anchor: Anchor = "middle") -
     return f'<text class="{kind}" x="{x}" y="{y}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
+LEGEND: Final = "hears at once when the other one has ended: through a pidfd, or as its parent"
+
 # For who can't see the picture.
 DESCRIPTION: Final = (
     "Your program talks with the inner reaper over a socket. The inner reaper starts and signals "
@@ -102,9 +106,9 @@ DESCRIPTION: Final = (
 
 _SVG: Final = """\
 <svg class="guard" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"
- role="img" aria-label="%s">
+ role="img" aria-label="{description}">
 <style>
-.guard {{ width: 100%%; color: var(--color-foreground-primary, #222); font-family: inherit; }}
+.guard {{ width: 100%; color: var(--color-foreground-primary, #222); font-family: inherit; }}
 .guard rect.box {{ fill: var(--color-background-secondary, #f4f4f4); stroke: currentColor; }}
 .guard rect.frame {{ fill: none; stroke: currentColor; stroke-dasharray: 5 4; }}
 .guard path {{ fill: none; stroke: currentColor; stroke-width: 1.2; }}
@@ -119,7 +123,7 @@ _SVG: Final = """\
  orient="auto-start-reverse"><path d="M 0 0 L 8 4 L 0 8 z"/></marker></defs>
 {parts}
 </svg>
-""" % escape(DESCRIPTION)
+"""
 
 
 class GuaranteePicture(Directive):

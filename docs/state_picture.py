@@ -31,6 +31,10 @@ PLACES: Final = {
 ALIVE: Final = (State.WAITING, State.READY, State.LEFT)
 # How far an arrow swings out upwards, where another state stands in its way.
 BENT: Final = {(State.LOOKING, State.READY): 62.0}
+# How far an arrow stands to the left of one that comes from the frame.
+SHIFTED: Final = {(State.WAITING, State.DEAD): 30.0}
+# Where there is no room on the right for an arrow that leads back to its state.
+LOOPS_ON_TOP: Final = (State.WAITING, State.READY)
 
 COLUMN, ROW = 166.0, 105.0
 WIDTH, HEIGHT = 96.0, 34.0
@@ -91,9 +95,15 @@ def draw() -> str:
     frame = frame_of(ALIVE)
     parts = [_rectangle(frame, "frame")]
     for state, moves in TRANSITIONS.items():
-        for kind, target in moves.items():
-            if not (state in ALIVE and shared.get(kind) is target):
-                parts.append(_arrow(state, target, kind))
+        own = {
+            kind: target
+            for kind, target in moves.items()
+            if not (state in ALIVE and shared.get(kind) is target)
+        }
+        for target in dict.fromkeys(own.values()):
+            # What leads to the same state is one arrow.
+            kinds = ", ".join(kind for kind in own if own[kind] is target)
+            parts.append(_arrow(state, target, kinds))
     parts += [_arrow_from_frame(frame, target, kind) for kind, target in shared.items()]
     for state in TRANSITIONS:
         box = box_of(state)
@@ -105,16 +115,30 @@ def draw() -> str:
 
 def _arrow(start: State, end: State, kind: str) -> str:
     here, there = box_of(start), box_of(end)
+    if start is end and start in LOOPS_ON_TOP:
+        x, y = here.x, here.y - here.half_height
+        path = _curve((x + 28, y), (x + 30, y - 22), (x + 10, y - 22), (x + 12, y - 3))
+        return path + _text(x + 33, y - 7, kind, "kind", anchor="start")
     if start is end:
         x, y = here.x + here.half_width, here.y
         path = _curve((x, y - 8), (x + 38, y - 24), (x + 38, y + 24), (x + 3, y + 8))
-        return path + _text(x + 34, y + 4, kind, "kind", anchor="start")
+        lines = kind.split(", ")
+        # One below the other, the middle beside the arrow.
+        first = y + 4 - 8 * (len(lines) - 1)
+        return path + "".join(
+            _text(x + 34, first + 16 * number, line, "kind", anchor="start")
+            for number, line in enumerate(lines)
+        )
     if (start, end) in BENT:
         top = here.y - here.half_height
         high = top - BENT[start, end]
         path = _curve((here.x, top), (here.x, high), (there.x, high), (there.x, top - 3))
         # The curve comes three quarters of the way up.
         return path + _text((here.x + there.x) / 2, top * 0.25 + high * 0.75 - 6, kind, "kind")
+    if (start, end) in SHIFTED:
+        x, bottom = here.x - SHIFTED[start, end], here.y + here.half_height
+        path = _path(f"M {x:.1f} {bottom:.1f} L {x:.1f} {there.y - there.half_height - 3:.1f}")
+        return path + _text(x - 5, (bottom + there.y) / 2, kind, "kind", anchor="end")
     return _line(here.border_towards(there.x, there.y), there.border_towards(here.x, here.y), kind)
 
 

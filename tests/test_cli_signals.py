@@ -169,6 +169,16 @@ def test_not_even_a_kill_of_ours_leaves_the_daemon_behind(name: str) -> None:
     assert [False, False] == [is_alive(pid) for pid in pids]
 
 
+@pytest.mark.fault(100)
+def test_a_kill_of_ours_leaves_the_command_to_itself() -> None:
+    with run("--json", "--then", "echo job $$; exec sleep 600", "--", *SLEEP) as running:
+        job = int(running.line(r"^job (\d+)")[1])
+        running.signal(signal.SIGKILL)
+        assert -signal.SIGKILL == running.end()
+    assert is_alive(job)
+    os.kill(job, signal.SIGKILL)
+
+
 # --- what was ignored, and who does not read ------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ import pytest
 from tests.support import QUICK_PYTHON
 from trio_lifecycle import _posix_spawn
 from trio_lifecycle._posix_spawn import spawn
-from trio_lifecycle.spawner._family import children
+from trio_lifecycle.spawner._kernel import children
 
 # The signals that a program may meet ignored: by nohup, by Python itself, by a careful server.
 USUAL = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE)

@@ -111,10 +111,10 @@ class DaemonHandle:
         """Ask the daemon to go, then insist; say which rung it took.
 
         Climbs the configured stop ladder, or the one given, and returns only when the daemon's tree
-        is gone, as far as its spawner can see it: on this machine, its process group. Calling it
-        again, from several tasks, or on a daemon that has ended is fine: all get the same report.
-        Once begun it is finished also when the caller is cancelled. An adopted daemon is stopped,
-        too, with its descendants and the session that it leads.
+        is gone: all that it has started, or its process group where its ``guarantee`` is "scoped"
+        or "detached". Calling it again, from several tasks, or on a daemon that has ended is fine:
+        all get the same report. Once begun it is finished also when the caller is cancelled. An
+        adopted daemon is stopped, too, with its descendants and the session that it leads.
 
         Raises:
             StopError: A process outlived SIGKILL by 5 s.

@@ -114,10 +114,10 @@ class DaemonLifecycle:
         """Have the daemon up for the length of a block.
 
         When the block begins, the daemon is alive and ready. When it has been left, for whatever
-        reason, the daemon is gone with its tree, as far as the spawner can see it (on this machine,
-        its process group); the block's own clean-up comes before. A daemon that ran already is used
-        as it is, and left running: whatever answers at a health URL with a fixed port before
-        anything is spawned is taken for it.
+        reason, the daemon is gone with all that it has started (with its process group where its
+        ``guarantee`` is "scoped"); the block's own clean-up comes before. A daemon that ran already
+        is used as it is, and left running: whatever answers at a health URL with a fixed port
+        before anything is spawned is taken for it.
 
         If the daemon dies meanwhile, the block is cancelled and DaemonDiedError raised. What the
         block itself raises leaves as it entered, with a note when the daemon had died.

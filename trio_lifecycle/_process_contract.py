@@ -10,7 +10,9 @@ from trio_lifecycle._reports import Verdict
 class Process(ABC):
     """One incarnation of a daemon: the main process, and the tree of those that it started.
 
-    The tree is meant as far as the spawner can see it, and each spawner says how far that is.
+    How far the tree reaches is a matter of the ``guarantee``: all that the daemon has started,
+    however it has forked away, or the process group of the main process ("scoped", "detached").
+    Without one it is what the spawner can see.
     """
 
     @property
@@ -75,7 +77,7 @@ class Process(ABC):
 
     @abstractmethod
     async def signal_tree(self, signum: int) -> None:
-        """Send a signal to the tree as far as it can be seen; nothing happens when none is left.
+        """Send a signal to the whole tree; nothing happens when none is left.
 
         Never reaches a reused pid.
         """

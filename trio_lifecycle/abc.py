@@ -57,8 +57,8 @@ class Spawner(ABC):
         """Start the program in a session of its own, with nothing on its standard input.
 
         Either a process is returned, or there is none: whatever is raised, cancellation included,
-        nothing is left. There is no checkpoint between the moment the process exists and the
-        return.
+        nothing is left. A cancellation that comes when the process exists already does not lose it:
+        it is returned, or killed.
 
         Args:
             request: What to start.

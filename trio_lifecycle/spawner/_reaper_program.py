@@ -1,10 +1,10 @@
 """Starting the reaper's program."""
 
-import importlib.util
 import marshal
 import os
 import socket
 import sys
+from importlib.util import find_spec
 from typing import Final
 
 from trio_lifecycle._posix_spawn import spawn
@@ -82,7 +82,7 @@ def command() -> list[str]:
 def _program() -> bytes:
     parts = []
     for name in _PROGRAM:
-        spec = importlib.util.find_spec(name)
+        spec = find_spec(name)
         code = spec and spec.loader and getattr(spec.loader, "get_code", lambda _: None)(name)
         if code is None:
             raise ReaperStartError(f"its program {name} can't be found")
