@@ -20,7 +20,6 @@ HOUSE = """
 import ctypes, subprocess, threading
 from pathlib import Path
 from tests.reapers import DAEMONS, children_of
-from trio_lifecycle.ready import LogLine
 from trio_lifecycle.spawner._reaper_link import ReaperLink
 
 def reaper():
@@ -35,16 +34,18 @@ def mine():
 async def main():
     async with trio.open_nursery() as nursery:
         for manner in sys.argv[1:]:
-            code, ladder = DAEMONS[manner]
-            config = python_daemon(
-                code, name=manner, stop_ladder=StopLadder(*ladder), ready_mode=LogLine("ready"),
-            )
-            await nursery.start(hold, config)
+            await nursery.start(hold, manner)
         mine()
         await trio.sleep_forever()
 
-async def hold(config, task_status):
-    async with DaemonLifecycle(config).running() as daemon:
+async def hold(manner, observer=None, task_status=trio.TASK_STATUS_IGNORED):
+    code, ladder = DAEMONS[manner]
+    heard = Heard()
+    config = python_daemon(
+        code, name=manner, stop_ladder=StopLadder(*ladder), output=Output(to=heard)
+    )
+    async with DaemonLifecycle(config, observer=observer).running() as daemon:
+        await heard.line("ready")
         task_status.started(daemon)
         await trio.sleep_forever()
 """

@@ -6,8 +6,9 @@ import signal
 import pytest
 
 from tests import reapers
-from tests.reapers import DAEMONS, Mark, children_of, held, house, kill, reaper_of, wait_until
+from tests.reapers import Mark, children_of, held, house, kill, reaper_of, wait_until
 from tests.support import lives
+from trio_lifecycle.spawner._spawned_process import is_readable
 
 mark = reapers.mark
 
@@ -100,45 +101,54 @@ def test_a_daemon_that_ignores_its_rung_is_killed_after_its_seconds(mark: Mark) 
 
 FOREVER = """
 async def hold_long():
-    ladder = StopLadder((signal.SIGTERM, 3e6), (signal.SIGINT, 0.1))
-    # Deaf only to what comes first.
-    code = "import os\\nif os.fork() == 0:\\n    os.setsid()\\n" + DAEMONS["counting"][0]
-    async with DaemonLifecycle(python_daemon(code, stop_ladder=ladder)).running():
+    ladder = StopLadder((signal.SIGTERM, 3e6))
+    async with DaemonLifecycle(python_daemon(DAEMONS["counting"][0], stop_ladder=ladder)).running():
         mine()
         await trio.sleep_forever()
 trio.run(hold_long)
 """
 
 
-def test_a_reaper_stays_at_work_when_a_ladder_has_more_seconds_than_poll_can_wait(
+@pytest.mark.xfail(strict=True, reason="poll(2) takes no more than 24 days: both halves crash")
+def test_both_halves_stay_at_work_when_a_ladder_has_more_seconds_than_poll_takes(
     mark: Mark,
 ) -> None:
     with house(FOREVER, mark) as program, held(reaper_of(program)) as reaper:
-        wait_until(lambda: len(mark.pids()) == 3)
+        wait_until(lambda: len(mark.pids()) == 2)
         program.signal(signal.SIGKILL)
-        wait_until(lambda: len(mark.noted()) >= 1)
-        assert any(map(lives, reaper.pids))
-        for pid in mark.pids():
-            kill(pid)
+        program.end()
+        try:
+            # What crashes does so in milliseconds.
+            assert [False, False] == [has_ended(pid, within_s=1.0) for pid in reaper.pids]
+        finally:
+            mark.end_all()
         reaper.wait_gone()
+
+
+def has_ended(pid: int, within_s: float) -> bool:
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return is_readable(pidfd, within_s)
+    finally:
+        os.close(pidfd)
 
 
 # --- the reaper is hit ----------------------------------------------------------------------------
 
 LOSE = """
 events = []
-async def start(manner, observer=events.append):
-    code, ladder = DAEMONS[manner]
-    config = python_daemon(code, stop_ladder=StopLadder(*ladder), ready_mode=LogLine("ready"))
-    async with DaemonLifecycle(config, observer=observer).running() as daemon:
+async def start(manner, observer):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(hold, manner, observer)
         mine()
-        with trio.fail_after(PATIENCE_S):
-            await trio.sleep_forever()
 async def lose(manner):
-    first = None
     try:
-        await start(manner)
-    except ReaperLostError as error:
+        await start(manner, events.append)
+    except* ReaperLostError as group:
+        (error,) = group.exceptions
         print("lost", "killed" in str(error), [e.kind for e in events].count("reaper_lost"))
     try:
         with trio.move_on_after(0.3):
@@ -185,7 +195,8 @@ def test_nothing_is_left_when_a_half_is_killed_beside_daemons_of_every_manner(
 STARTING = """
 async def starting():
     config = python_daemon("print('up', flush=True)\\n" + DAEMONS["counting"][0],
-        ready_mode=LogLine("never"), stop_ladder=StopLadder((signal.SIGTERM, 0.3)),
+        ready_mode=HealthCheck(f"http://127.0.0.1:{free_port()}/"),
+        stop_ladder=StopLadder((signal.SIGTERM, 0.3)),
         output=Output(to=lambda line: mine() if line == "up" else None))
     try:
         async with DaemonLifecycle(config).running():
@@ -217,10 +228,12 @@ async def once():
     async with DaemonLifecycle(python_daemon(DAEMONS["plain"][0])).running():
         mine()
 trio.run(once)
+print("over")
 sys.stdin.readline()
 trio.run(once)
 """
     with house(code, mark) as program, held(reaper_of(program)) as reaper:
+        assert "over" == program.say()
         kill(getattr(reaper, half))
         wait_until(lambda: not lives(getattr(reaper, half)))
         program.hear("go")
@@ -335,4 +348,3 @@ def test_both_halves_are_where_the_link_says(mark: Mark) -> None:
         assert reaper.outer in children_of(program.pid)
         assert reaper.inner in children_of(reaper.outer)
         assert os.getsid(reaper.inner) == os.getsid(reaper.outer) == reaper.outer
-        assert set(DAEMONS) > {"plain"}

@@ -3,6 +3,7 @@
 import errno
 import secrets
 import socket
+import sys
 from types import TracebackType
 from typing import Final, Self
 
@@ -107,6 +108,9 @@ def choose_range(ephemeral: range) -> range:
 def _mark(number: int) -> socket.socket | None:
     """Take the mark of a port, or None if somebody has it."""
     mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    if sys.platform != "linux":
+        # There are no abstract names elsewhere, so that others are not kept from it.
+        return mark
     try:
         mark.bind(b"\0trio-lifecycle/port/%d" % number)
     except OSError as error:

@@ -21,6 +21,7 @@ from trio_lifecycle.spawner._detour import take_the_step
 from trio_lifecycle.spawner._guarded import spawn_guarded
 from trio_lifecycle.spawner._local_prober import LocalProber
 from trio_lifecycle.spawner._local_process import LocalProcess
+from trio_lifecycle.spawner._portable_process import PortableProcess, is_portable_only
 from trio_lifecycle.spawner._refusals import refusal
 from trio_lifecycle.spawner._stepping import Stepping
 from trio_lifecycle.spawner._streams import open_streams
@@ -40,10 +41,10 @@ class LocalSpawner(Spawner):
             ``"contained"``: the same, and the daemon is in a control group of its own (cgroup v2),
             which is killed as one. It needs a hierarchy that this program may write to.
 
-            ``"scoped"``: no helper. The daemon's process group goes with its owner, after an
-            exception, a cancellation, Ctrl-C; not when this program is killed by SIGKILL, and a
-            process that has left the group, by ``setsid`` or as a job of an interactive shell, is
-            not followed.
+            ``"scoped"``: no helper; the only one where there is no Linux. The daemon's process
+            group goes with its owner, after an exception, a cancellation, Ctrl-C; not when this
+            program is killed by SIGKILL, and a process that has left the group, by ``setsid`` or as
+            a job of an interactive shell, is not followed.
 
             What is asked for and can't be had is a GuaranteeError at the start; no less is given.
 
@@ -87,10 +88,10 @@ class LocalSpawner(Spawner):
     ) -> Process:
         stepping = Stepping.for_request(request)
         if stepping is None:
-            process = _start(request, output, request.program, request.args, {}, streams)
+            process = await _start(request, output, request.program, request.args, {}, streams)
         else:
             try:
-                process = _start(
+                process = await _start(
                     request,
                     output,
                     stepping.program,
@@ -120,22 +121,25 @@ class LocalSpawner(Spawner):
         return LocalProber()
 
 
-def _start(
+async def _start(
     request: SpawnRequest,
     output: FileOutput | PipedOutput,
     program: str,
     args: "tuple[str, ...] | list[str]",
     user_env: Mapping[str, str | None],
     streams: tuple[int, int, int],
-) -> LocalProcess:
+) -> LocalProcess | PortableProcess:
     directory = request.working_dir
     # A detached daemon has no owner, whatever this program itself is owned by.
     owner = None if request.detached else _mark(request)
+    env = _environment(request, user_env, owner)
+    if is_portable_only():
+        return await PortableProcess.start(request, program, args, env, streams, output)
     try:
         pid = spawn(
             program,
             [program, *args],
-            _environment(request, user_env, owner),
+            env,
             None if directory is None else str(directory),
             streams,
         )

@@ -43,8 +43,6 @@ def start_program() -> tuple[socket.socket, int, int]:
         ReaperStartError: There can be no reaper here.
         OSError: The system would not start it.
     """
-    if sys.platform != "linux":
-        raise ReaperStartError("only Linux has child subreapers")
     if not owner_mark():
         raise ReaperStartError(
             "/proc is not mounted, or shows the processes of another pid namespace"

@@ -3,6 +3,7 @@
 import logging
 import os
 import resource
+import sys
 import threading
 from contextlib import suppress
 from typing import Final
@@ -13,6 +14,7 @@ from attrs import define, field
 from trio_lifecycle._proc import read_about
 from trio_lifecycle._strays import find_strays
 from trio_lifecycle.spawner._reaper_link import ReaperLink
+from trio_lifecycle.spawner._reaper_program import ReaperStartError
 
 _log: Final = logging.getLogger("trio_lifecycle")
 
@@ -44,6 +46,8 @@ async def reaper() -> ReaperLink:
         ReaperStartError: There can be none, or it did not start.
         OSError: The system would not start it.
     """
+    if sys.platform != "linux":
+        raise ReaperStartError("only Linux has child subreapers")
     house = _house()
     born_with = _attributes()
     if _serves(house, born_with):
