@@ -107,6 +107,10 @@ DAEMONS: dict[str, tuple[str, tuple[tuple[int, float], ...]]] = {
         f"{MARK}\nsignal.signal(signal.SIGTERM, lambda *_: note('SIGTERM'))\nprint('ready'); live()",
         ((signal.SIGTERM, 0.5),),
     ),
+    "patient": (
+        f"{MARK}\nsignal.signal(signal.SIGTERM, lambda *_: note('SIGTERM'))\nprint('ready'); live()",
+        ((signal.SIGTERM, 3e6),),
+    ),
 }
 
 

@@ -215,6 +215,8 @@ def test_help_says_what_an_option_takes() -> None:
         "env": "K=V",
         "cwd": "DIR",
         "stop-timeout": "S",
+        "guarantee": "LEVEL",
+        "user": "USER",
         "then": "COMMAND",
     } == taken
 

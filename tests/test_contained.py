@@ -155,7 +155,7 @@ async def test_a_guarantee_that_cannot_be_had_is_an_error_and_nothing_is_started
         ("sys.executable = ''", "there is no interpreter for it"),
         ("sys.frozen = True", "there is no interpreter for it"),
         ("sys.platform = 'darwin'", "only Linux"),
-        ("_reaper_program.owner_mark = lambda: ''", "/proc is not mounted"),
+        ("_reaper_program.owner_mark = lambda: ''", "there is no /proc"),
         ("_reaper_program.find_spec = lambda name: None", "its program"),
         ("sys.executable = '/bin/false'", "one of its processes was killed, or has crashed"),
     ],

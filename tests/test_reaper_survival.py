@@ -99,22 +99,11 @@ def test_a_daemon_that_ignores_its_rung_is_killed_after_its_seconds(mark: Mark) 
         assert ["SIGTERM"] == mark.noted()
 
 
-FOREVER = """
-async def hold_long():
-    ladder = StopLadder((signal.SIGTERM, 3e6))
-    async with DaemonLifecycle(python_daemon(DAEMONS["counting"][0], stop_ladder=ladder)).running():
-        mine()
-        await trio.sleep_forever()
-trio.run(hold_long)
-"""
-
-
 @pytest.mark.xfail(strict=True, reason="poll(2) takes no more than 24 days: both halves crash")
 def test_both_halves_stay_at_work_when_a_ladder_has_more_seconds_than_poll_takes(
     mark: Mark,
 ) -> None:
-    with house(FOREVER, mark) as program, held(reaper_of(program)) as reaper:
-        wait_until(lambda: len(mark.pids()) == 2)
+    with house(HOLD, mark, "patient") as program, held(reaper_of(program)) as reaper:
         program.signal(signal.SIGKILL)
         program.end()
         try:

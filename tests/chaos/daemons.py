@@ -13,6 +13,11 @@ KINDS: Final = tuple(menagerie.KINDS)
 # Those whose processes are the same from their first word on: what an idle time is measured with.
 STEADY_KINDS: Final = ("plain", "forking", "setsid", "double", "deaf", "emptied", "chain")
 
+# Those that are gone at the first polite signal, once they are up: nobody may wait longer for them.
+OBEDIENT_KINDS: Final = (
+    *("plain", "forking", "setsid", "double", "stopped", "flood", "emptied", "chain", "server"),
+)
+
 
 def command(kind: str, *args: str) -> list[str]:
     """Give the command line of a daemon."""

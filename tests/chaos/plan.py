@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from random import Random
 from typing import Final, Literal
 
-from attrs import Factory, frozen
+from attrs import Factory, evolve, frozen
 
-from tests.chaos.daemons import KINDS
+from tests.chaos.daemons import KINDS, OBEDIENT_KINDS
 
 Victim = Literal["application", "inner", "outer"]
 Moment = Literal["start", "starting", "up"]
@@ -77,6 +77,10 @@ LADDERS: Final[tuple[Rungs, ...]] = (
     ((signal.SIGINT, 0.1), (signal.SIGTERM, 0.2)),
 )
 
+# Far longer than any bound: who waits to its end for a daemon that has obeyed is found out.
+_LONG_LADDER: Final[Rungs] = ((signal.SIGTERM, 60.0),)
+_LONG_SHARE: Final = 0.4
+
 # How often a hit comes at which moment: few are so early that there is nothing to hit yet.
 _MOMENTS: Final[dict[Moment, float]] = {"start": 0.1, "starting": 0.4, "up": 0.5}
 # Starting takes some 0.1 s, and being up as long as one likes.
@@ -102,9 +106,14 @@ class Daemon:
     nested: bool
 
     @property
-    def ladder_s(self) -> float:
+    def longest_s(self) -> float:
         """How long its ladder is."""
         return sum(seconds for _, seconds in self.rungs)
+
+    @property
+    def ladder_s(self) -> float:
+        """How long its ladder may keep its end waiting."""
+        return 0.0 if self.rungs == _LONG_LADDER else self.longest_s
 
 
 @frozen
@@ -161,7 +170,7 @@ class Plan:
 
     def __str__(self) -> str:
         daemons = " ".join(
-            f"{'block' if daemon.nested else 'nursery'}:{daemon.kind}/{daemon.ladder_s:g}"
+            f"{'block' if daemon.nested else 'nursery'}:{daemon.kind}/{daemon.longest_s:g}"
             for daemon in self.daemons
         )
         gap = f", gap {self.gap_s:g} s" if len(self.fault.victims) > 1 else ""
@@ -186,14 +195,24 @@ def draw(seed: int, choice: Choice = Choice()) -> Plan:
         for number, kind in enumerate(drawn)
     ]
     moment = random.choices(list(_MOMENTS), list(_MOMENTS.values()))[0]
-    return Plan(
+    delay_s = random.uniform(0.0, _LONGEST_DELAY_S[moment])
+    # A daemon's number is told only when all are up.
+    moment = "up" if fault.order == "death" else moment
+    plan = Plan(
         seed,
         choice,
         fault,
-        daemons,
         together=random.random() < 0.5,
-        # A daemon's number is told only when all are up.
-        moment="up" if fault.order == "death" else moment,
-        delay_s=random.uniform(0.0, _LONGEST_DELAY_S[moment]),
+        moment=moment,
+        delay_s=delay_s,
         gap_s=random.choice(_GAPS_S),
     )
+    # What still forks while it starts may be missed by the first signal.
+    share = _LONG_SHARE if moment == "up" else 0.0
+    return evolve(plan, daemons=[_lengthened(daemon, share, random) for daemon in daemons])
+
+
+def _lengthened(daemon: Daemon, share: float, random: Random) -> Daemon:
+    """Give an obedient daemon a long ladder, with some probability."""
+    lucky = random.random() < share
+    return evolve(daemon, rungs=_LONG_LADDER) if lucky and daemon.kind in OBEDIENT_KINDS else daemon

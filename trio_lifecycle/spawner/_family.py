@@ -128,7 +128,10 @@ class Family:
                 if INSTANCE + daemon.mark in marks or CGROUP + daemon.mark in groups:
                     owner = daemon.pid
         if owner is None:
-            able = [d for d in every if d.start <= seen.start <= (d.until or seen.start)]
+            # The living first: an end and a start in one tick of the clock are hard to tell apart.
+            able = [d for d in self.daemons.values() if d.start <= seen.start] or [
+                d for d in self.finished.values() if d.start <= seen.start <= d.until
+            ]
             if len(able) == 1:
                 return able[0].pid
             self.tell(("stray", seen.pid, [d.pid for d in able if d.pid in self.daemons]))
@@ -203,14 +206,13 @@ class Family:
                 for each in [*self.daemons.values()]:
                     each.ended or self.take_end(each, each.look_for_end())
                 break
-        strays = self.look_at_strays()
         for daemon in [daemon for daemon in self.daemons.values() if daemon.ended]:
             if self.is_gone(daemon):
                 self.forget(daemon)
                 self.tell(("ended", daemon.pid, daemon.status, True))
-        for pid, owner in strays.items():
+        for pid, owner in self.look_at_strays().items():
             if owner in self.finished:
-                os.kill(pid, KILL)
+                os.kill(pid, KILL)  # ours and unreaped, so that the number is not another's
 
     def take_end(self, daemon: Daemon, end: "os.waitid_result | None") -> bool:
         """Take note that a main process has ended; say whether nothing is left of the daemon."""

@@ -1,7 +1,6 @@
 """Spawning through the reaper."""
 
 import os
-from collections.abc import Mapping
 from typing import Final
 
 from trio_lifecycle._errors import GuaranteeError, SpawnError
@@ -9,6 +8,7 @@ from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle.abc import SpawnRequest
 from trio_lifecycle.spawner._cgroup import Cgroup, CgroupUnavailable, find_parent
+from trio_lifecycle.spawner._child_environment import environment
 from trio_lifecycle.spawner._detour import take_the_step
 from trio_lifecycle.spawner._guarded_process import GuardedProcess
 from trio_lifecycle.spawner._reaper_link import ReaperGoneError, ReaperLink, SpawnRefusedError
@@ -22,7 +22,7 @@ _UNWATCHED: Final = "its end could not be watched for"
 
 async def spawn_guarded(
     request: SpawnRequest,
-    env: Mapping[str, str],
+    owner: str,
     output: FileOutput | PipedOutput,
     stdout: int,
     *,
@@ -32,7 +32,7 @@ async def spawn_guarded(
 
     Args:
         request: What to start.
-        env: Its whole environment, but for what its user adds.
+        owner: The mark of this program.
         output: Takes what it writes.
         stdout: The descriptor that it writes to.
         contained: True when it is to be in a control group of its own.
@@ -46,7 +46,7 @@ async def spawn_guarded(
     try:
         stepping = Stepping.for_request(request, None if cgroup is None else cgroup.procs_file)
         try:
-            process = await _spawn(request, env, output, stdout, link, cgroup, stepping)
+            process = await _spawn(request, owner, output, stdout, link, cgroup, stepping)
             if stepping is not None:
                 await take_the_step(stepping, process, request)
             return process
@@ -80,7 +80,7 @@ def _make_cgroup(request: SpawnRequest) -> Cgroup:
 
 async def _spawn(
     request: SpawnRequest,
-    env: Mapping[str, str],
+    owner: str,
     output: FileOutput | PipedOutput,
     stdout: int,
     link: ReaperLink,
@@ -92,13 +92,11 @@ async def _spawn(
     descriptors = [stdout]
     if stepping is not None:
         program, argv = stepping.program, stepping.argv
-        more = {key: value for key, value in stepping.env.items() if key not in request.env}
-        env = {key: value for key, value in {**env, **more}.items() if value is not None}
         descriptors.append(stepping.stdin)
     order = (
         os.fsencode(program),
         [*map(os.fsencode, argv)],
-        {os.fsencode(key): os.fsencode(value) for key, value in env.items()},
+        environment(request, {} if stepping is None else stepping.env, owner),
         None if directory is None else os.fsencode(directory),
         tuple((rung.signum, rung.seconds) for rung in request.ladder.rungs),
         request.instance_id.encode(),

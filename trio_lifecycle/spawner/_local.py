@@ -14,9 +14,9 @@ from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle._ports import reserve_port
 from trio_lifecycle._posix_spawn import spawn
 from trio_lifecycle._proc import ephemeral_ports
-from trio_lifecycle._requests import OWNER_VARIABLE
 from trio_lifecycle._strays import owner_mark
 from trio_lifecycle.abc import Prober, Process, ReservedPort, Spawner, SpawnRequest
+from trio_lifecycle.spawner._child_environment import environment
 from trio_lifecycle.spawner._detour import take_the_step
 from trio_lifecycle.spawner._guarded import spawn_guarded
 from trio_lifecycle.spawner._local_prober import LocalProber
@@ -73,9 +73,10 @@ class LocalSpawner(Spawner):
             if self.guarantee == "scoped" or request.detached:
                 process = await self._spawn_here(request, output, streams)
             else:
-                env = _environment(request, {}, _mark(request))
                 contained = self.guarantee == "contained"
-                process = await spawn_guarded(request, env, output, streams[1], contained=contained)
+                process = await spawn_guarded(
+                    request, _mark(request), output, streams[1], contained=contained
+                )
         if not request.detached:
             nursery.start_soon(output.run, name=f"output of {request.name}")
         return process
@@ -132,7 +133,8 @@ async def _start(
     directory = request.working_dir
     # A detached daemon has no owner, whatever this program itself is owned by.
     owner = None if request.detached else _mark(request)
-    env = _environment(request, user_env, owner)
+    encoded = environment(request, user_env, owner)
+    env = {os.fsdecode(key): os.fsdecode(value) for key, value in encoded.items()}
     if is_portable_only():
         return await PortableProcess.start(request, program, args, env, streams, output)
     try:
@@ -151,15 +153,6 @@ async def _start(
         )
     except OSError as error:
         raise refusal(request, error.errno or 0, "its end could not be watched for") from error
-
-
-def _environment(
-    request: SpawnRequest, user_env: Mapping[str, str | None], owner: str | None
-) -> dict[str, str]:
-    # The mark comes last: a program that is owned itself may pass on its whole environment.
-    changes = {**user_env, **request.env, OWNER_VARIABLE: owner}
-    merged: dict[str, str | None] = {**os.environ, **changes}
-    return {key: value for key, value in merged.items() if value is not None}
 
 
 def _mark(request: SpawnRequest) -> str:

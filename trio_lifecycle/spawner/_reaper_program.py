@@ -45,7 +45,7 @@ def start_program() -> tuple[socket.socket, int, int]:
     """
     if not owner_mark():
         raise ReaperStartError(
-            "/proc is not mounted, or shows the processes of another pid namespace"
+            "there is no /proc, or it shows the processes of another pid namespace"
         )
     if not sys.executable or getattr(sys, "frozen", False):
         raise ReaperStartError("the reaper is a Python program, and there is no interpreter for it")
