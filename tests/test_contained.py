@@ -157,7 +157,7 @@ async def test_a_guarantee_that_cannot_be_had_is_an_error_and_nothing_is_started
         ("sys.platform = 'darwin'", "only Linux"),
         ("_reaper_program.owner_mark = lambda: ''", "there is no /proc"),
         ("_reaper_program.find_spec = lambda name: None", "its program"),
-        ("sys.executable = '/bin/false'", "one of its processes was killed, or has crashed"),
+        ("sys.executable = '/bin/false'", "a process of the reaper was killed, or has crashed"),
     ],
 )
 def test_without_a_reaper_there_is_no_guard_and_the_reason_is_said(

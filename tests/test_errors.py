@@ -66,6 +66,7 @@ ERRORS: list[tuple[LifecycleError, tuple[str, ...]]] = [
         ReaperLostError("queen", None, 2.5, TAIL, "one of its processes was killed"),
         ("queen was ended 2.50 s after it was ready", "one of its processes was killed", "boom"),
     ),
+    (ReaperLostError("queen", None, 0.0, "", "it was killed"), ("ended before it was ready",)),
     (
         GuaranteeError("queen", "contained", "no cgroup v2 hierarchy is mounted"),
         ("queen can't be contained here: no cgroup", "LocalSpawner(guarantee='guarded')"),

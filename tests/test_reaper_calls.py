@@ -12,7 +12,7 @@ from trio_lifecycle._proc import read_stat
 
 mark = reapers.mark
 
-root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root may give up root")
+only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root may give up root")
 
 
 def run_house(code: str, mark: Mark, *args: str) -> list[str]:
@@ -48,7 +48,7 @@ async def refused():
         "all together": ("/bin/true", {"env": {f"B{n}": "x" * 100_000 for n in range(100)}}),
         "no program": ("/nowhere/program", {}),
         "no directory": ("/bin/true", {"working_dir": Path("/nowhere/at/all")}),
-        "no execution": ("/etc/hostname", {}),
+        "no execution": (sys.argv[1], {}),
     }
     async with trio.open_nursery() as nursery:
         for what, (program, changes) in asked.items():
@@ -65,6 +65,8 @@ trio.run(refused)
 
 @pytest.mark.fault(2, 4, 6)
 def test_what_the_system_refuses_is_told_apart_and_the_reaper_goes_on(mark: Mark) -> None:
+    text = mark.notes.parent / "text"
+    text.write_text("no program")
     assert [
         "one string E2BIG False",
         "all together E2BIG False",
@@ -72,7 +74,7 @@ def test_what_the_system_refuses_is_told_apart_and_the_reaper_goes_on(mark: Mark
         "no directory ENOENT True",
         "no execution EACCES False",
         "None 1",
-    ] == run_house(REFUSED, mark)
+    ] == run_house(REFUSED, mark, str(text))
 
 
 DIRECTORY = """
@@ -107,7 +109,7 @@ def test_a_daemon_starts_in_the_directory_of_its_application_at_that_time(mark: 
 
 
 ATTRIBUTES = """
-import resource
+import errno, resource
 CODE = '''import os, resource
 mask = os.umask(0)
 limits = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -131,7 +133,11 @@ async def attributes():
             os.setgroups([])
             os.setgid(65534)
             os.setuid(65534)
-            await show()
+            try:
+                await show()
+            except SpawnError as error:
+                # Nobody may run this interpreter, which is in root's own directory.
+                print("it", errno.errorcode[error.errno])
 trio.run(attributes)
 """
 
@@ -143,11 +149,11 @@ def test_what_the_application_has_changed_of_itself_holds_for_the_next_daemon(ma
     assert ["0o77", "123", str(min(19, nice + 3))] == second[1:4]
 
 
-@root_only
+@only_root
 def test_a_daemon_does_not_run_as_root_when_its_application_has_given_that_up(mark: Mark) -> None:
-    first, _, third = (line.split(",") for line in run_house(ATTRIBUTES, mark, "give up"))
+    first, second, third = (line.split(",") for line in run_house(ATTRIBUTES, mark, "give up"))
     assert ["0", "0"] == first[4:6]
-    assert ["65534", "65534"] == third[4:]
+    assert third in (["it EACCES"], ["", *second[1:4], "65534", "65534"])
 
 
 TOGGLE = """
@@ -161,7 +167,6 @@ trio.run(toggle)
 """
 
 
-@pytest.mark.xfail(strict=True, reason="each change starts one more, kept until the run ends")
 def test_reapers_do_not_grow_more_when_an_attribute_changes_to_and_fro(mark: Mark) -> None:
     (count,) = run_house(TOGGLE, mark)
     assert int(count) <= 2

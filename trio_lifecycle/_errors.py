@@ -210,6 +210,7 @@ class ReaperLostError(DaemonDiedError):
     """The helper that guards the daemon was killed, and what was left of it has ended the daemon.
 
     Nothing is wrong with the daemon, nor with its owner. The next start gets a new helper.
+    ``lived_s`` is 0 when the daemon was not ready yet.
 
     Attributes:
         reason: How it was lost.
@@ -218,8 +219,9 @@ class ReaperLostError(DaemonDiedError):
     reason: str = ""
 
     def _sentence(self) -> str:
+        when = f"{self.lived_s:.2f} s after" if self.lived_s else "before"
         return (
-            f"{self.daemon} was ended {self.lived_s:.2f} s after it was ready, because its reaper "
+            f"{self.daemon} was ended {when} it was ready, because its reaper "
             f"was lost: {self.reason}. Without one nobody would end it if this program were killed."
             f"{_quoted(self.output_tail)}"
         )

@@ -13,7 +13,14 @@ from typing import Final
 import trio
 
 from tests.benchmarks._table import Row, Table, middle
-from trio_lifecycle import DaemonLifecycle, LifecycleConfig, LocalSpawner, Manual, Output, StopLadder
+from trio_lifecycle import (
+    DaemonLifecycle,
+    LifecycleConfig,
+    LocalSpawner,
+    Manual,
+    Output,
+    StopLadder,
+)
 from trio_lifecycle.abc import SpawnRequest
 from trio_lifecycle.spawner._reapers import reaper
 

@@ -33,6 +33,8 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 1.0
 REMEMBERED = 200
 # How often to look again at children of which some end all the time.
 LOOKS = 100
+# How often to kill in one go what forks while it is killed.
+ROUNDS = 30
 
 
 class Daemon:
@@ -79,6 +81,14 @@ class Family:
     def tell(self, message: "tuple[Any, ...]") -> None:
         """Tell the application; the outer process has none."""
 
+    def drop_ghosts(self) -> None:
+        """Forget daemons that the inner process had reaped: their numbers may be a stranger's."""
+        for daemon in [*self.daemons.values()]:
+            try:
+                daemon.look_for_end()
+            except ChildProcessError:
+                del self.daemons[daemon.pid]
+
     def add(self, daemon: Daemon) -> None:
         """Take a daemon in that was spawned this moment."""
         pid = daemon.pid
@@ -98,14 +108,13 @@ class Family:
             for pid in own_children():
                 if pid in self.daemons:
                     continue
-                # A child that is not reaped keeps its number, so that its owner is asked for once.
-                seen = None if pid in self.strays else look(pid)
                 if os.waitpid(pid, os.WNOHANG)[0]:
                     # Its children are ours by now, and stand only in the next list.
                     again = True
                 elif pid in self.strays:
+                    # Not reaped, it keeps its number, so that its owner is asked for once.
                     strays[pid] = self.strays[pid]
-                elif seen is not None:
+                elif (seen := look(pid)) is not None:
                     strays[pid] = self.judge(seen)
                 else:
                     again = True
@@ -140,15 +149,21 @@ class Family:
     def tree(self, daemon: Daemon) -> "list[Seen]":
         """Give the living processes of a daemon outside of its group; take note of all."""
         tops = [pid for pid, owner in self.look_at_strays().items() if owner == daemon.pid]
-        waiting = [*children(daemon.pid), *tops, *members(daemon.cgroup)]
+        found = self.descend([*children(daemon.pid), *tops, *members(daemon.cgroup)])
+        for seen in found:
+            self.noted[seen.pid, seen.start] = daemon.pid
+            self.sessions[seen.session] = daemon.pid
+        return [seen for seen in found if seen.group != daemon.pid]
+
+    def descend(self, pids: "list[int]") -> "list[Seen]":
+        """Give these processes and all that descend from them, as far as they live."""
         found: dict[int, Seen] = {}
+        waiting = [*pids]
         for pid in waiting:  # it grows
             if pid not in found and (seen := look(pid)) is not None:
                 found[pid] = seen
-                self.noted[pid, seen.start] = daemon.pid
-                self.sessions[seen.session] = daemon.pid
                 waiting += children(pid)
-        return [seen for seen in found.values() if seen.group != daemon.pid]
+        return [*found.values()]
 
     def note(self) -> None:
         """Note anew whose every process is, and forget those that are gone."""
@@ -162,6 +177,9 @@ class Family:
 
     def send(self, seen: Seen, signum: int) -> None:
         """Signal exactly this process."""
+        if seen.pid in self.strays:
+            os.kill(seen.pid, signum)
+            return
         try:
             pidfd = os.pidfd_open(seen.pid)
         except OSError:
@@ -188,6 +206,17 @@ class Family:
             pass
         for seen in outside:
             self.send(seen, signum)
+        if signum == KILL:
+            self.kill_strays(daemon)
+
+    def kill_strays(self, daemon: Daemon) -> None:
+        """Kill what a daemon's processes fork while they are killed, faster than they do."""
+        for _ in range(ROUNDS):
+            strays = [pid for pid, owner in self.look_at_strays().items() if owner == daemon.pid]
+            if not strays:
+                return
+            for pid in strays:
+                os.kill(pid, KILL)
 
     def reap(self) -> None:
         """Notice who has ended, and which daemons are gone."""
@@ -299,18 +328,18 @@ class Family:
         for daemon in self.daemons.values():
             if daemon.cgroup is not None:
                 write(f"{daemon.cgroup}/cgroup.kill", b"1")
-        waiting, seen = own_children(), set[int]()
-        for pid in waiting:  # it grows
-            if pid not in seen and (one := look(pid)) is not None:
-                seen.add(pid)
-                self.send(one, KILL)
-                waiting += children(pid)
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            for daemon in self.daemons.values():
-                if daemon.cgroup is not None:
-                    remove(daemon.cgroup)
-            return False
+        for _ in range(ROUNDS):
+            # Unreaped children, so that their numbers are not another's.
+            for pid in own_children():
+                os.kill(pid, KILL)
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                for daemon in self.daemons.values():
+                    if daemon.cgroup is not None:
+                        remove(daemon.cgroup)
+                return False
+        for seen in self.descend(own_children()):
+            self.send(seen, KILL)
         return True

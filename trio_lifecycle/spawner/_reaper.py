@@ -204,7 +204,7 @@ class Inner(Family):
     def forget(self, daemon: Daemon) -> None:
         """Tell the outer process, too."""
         super().forget(daemon)
-        self.has_changed = True
+        self.publish()
 
     def publish(self) -> None:
         """Leave a table of all daemons for the outer process.
@@ -296,7 +296,9 @@ def outlive(inner: int, table: int, application: int, wake: int) -> Family:
         elif not news:
             os.kill(inner, KILL)
             timeout_ms = None
-    return Family(read_table(table))
+    family = Family(read_table(table))
+    family.drop_ghosts()
+    return family
 
 
 def be_subreaper() -> None:

@@ -318,7 +318,7 @@ class ReaperLink:
             except OSError:  # it has ended without having read what we said
                 packet, ancillary = b"", []
             if not packet:
-                self._lose("one of its processes was killed, or has crashed")
+                self._lose("a process of the reaper was killed, or has crashed")
                 return
             descriptors = array.array("i")
             for _, _, rights in ancillary:

@@ -87,13 +87,23 @@ async def _take_or_start(house: _Household, born_with: object) -> None:
         # What it could do that this program can't any more, nobody shall ask of it.
         house.link.retire()
     link = _take_idle(born_with)
-    started = link is None
-    link = link or ReaperLink.start()
+    if link is None:
+        try:
+            link = await _start(born_with)
+        except ReaperStartError:
+            # Somebody may have killed it; if it can't be had, it can't be had again.
+            link = await _start(born_with)
+    else:
+        trio.lowlevel.spawn_system_task(_attend, link, born_with, name="the reaper's word")
     house.link, house.born_with = link, born_with
+
+
+async def _start(born_with: object) -> ReaperLink:
+    link = ReaperLink.start()
     trio.lowlevel.spawn_system_task(_attend, link, born_with, name="the reaper's word")
-    if started:
-        trio.lowlevel.spawn_system_task(_look_for_strays, name="look for strays")
-        await link.greeted()
+    trio.lowlevel.spawn_system_task(_look_for_strays, name="look for strays")
+    await link.greeted()
+    return link
 
 
 def _take_idle(born_with: object) -> ReaperLink | None:
