@@ -1,4 +1,4 @@
-"""Applications with a reaper: daemons of every manner, what is left of them, who their reaper is."""
+"""Applications with a reaper: their daemons of every manner, and what is left of them."""
 
 import os
 import signal
@@ -17,10 +17,13 @@ MARKER = "TRIO_LIFECYCLE_REAPER_TEST"
 
 # What applications begin with; ``reaper()`` gives the reaper of the present Trio run.
 HOUSE = """
-import ctypes, subprocess, threading
+import logging, subprocess, threading
 from pathlib import Path
 from tests.reapers import DAEMONS, children_of
 from trio_lifecycle.spawner._reaper_link import ReaperLink
+
+# Another program on this machine may have left something, of which each program says so once.
+logging.getLogger("trio_lifecycle").setLevel(logging.ERROR)
 
 def reaper():
     return [link for link in ReaperLink.all() if link.lost is None][-1]
@@ -51,66 +54,85 @@ async def hold(manner, observer=None, task_status=trio.TASK_STATUS_IGNORED):
 """
 
 # What daemons begin with.
-MARK = """
+BEGINNING = """
 import os, signal, sys, time
+
 def live():
+    print("ready")
     while True:
         time.sleep(1000)
+
 def note(word):
     with open(os.environ["NOTES"], "a") as file:
         file.write(word + "\\n")
+
+def note_sigterm():
+    signal.signal(signal.SIGTERM, lambda *_: note("SIGTERM"))
 """
-TERM = ((signal.SIGTERM, 0.3),)
+
+SETSID = """
+if os.fork() == 0:
+    os.setsid()
+    live()
+time.sleep(1000)
+"""
+
+DOUBLE_FORK = """
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        live()
+    os._exit(0)
+time.sleep(1000)
+"""
+
+# Its mark of the test stays, so that it can be found; the package's goes.
+NO_ENVIRONMENT = f"""
+if os.fork() == 0:
+    os.setsid()
+    kept = {{"{MARKER}": os.environ["{MARKER}"]}}
+    os.execve("/bin/sh", ["sh", "-c", "echo ready; sleep 1000 & wait"], kept)
+time.sleep(1000)
+"""
+
+STOPPED = """
+pid = os.fork()
+if pid == 0:
+    os.kill(os.getpid(), signal.SIGSTOP)
+os.waitpid(pid, os.WUNTRACED)
+live()
+"""
+
+TIDY = """
+def tidy(*_):
+    note("asked")
+    os._exit(0)
+signal.signal(signal.SIGINT, tidy)
+note_sigterm()
+live()
+"""
+
+UNASKED = """
+for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
+    signal.signal(signum, lambda *_: note("asked"))
+live()
+"""
+
+Rungs = tuple[tuple[int, float], ...]
+QUICK: Rungs = ((signal.SIGTERM, 0.3),)
 
 # Manners of daemons: what they do, and their ladders.
-DAEMONS: dict[str, tuple[str, tuple[tuple[int, float], ...]]] = {
-    "plain": (f"{MARK}\nprint('ready'); live()", TERM),
-    "setsid": (
-        f"{MARK}\nif os.fork() == 0:\n    os.setsid()\n    print('ready')\nlive()",
-        TERM,
-    ),
-    "double fork": (
-        f"{MARK}\nif os.fork() == 0:\n"
-        "    os.setsid()\n    if os.fork() == 0:\n        print('ready'); live()\n    os._exit(0)\n"
-        "live()",
-        TERM,
-    ),
-    # Its mark of the test stays, so that it can be found; the package's goes.
-    "no environment": (
-        f"{MARK}\nif os.fork() == 0:\n    os.setsid()\n"
-        f"    kept = {{'{MARKER}': os.environ['{MARKER}']}}\n"
-        "    os.execve('/bin/sh', ['sh', '-c', 'echo ready; sleep 1000 & wait'], kept)\n"
-        "live()",
-        TERM,
-    ),
-    "deaf": (
-        f"{MARK}\nsignal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready'); live()",
-        TERM,
-    ),
-    "stopped": (
-        f"{MARK}\npid = os.fork()\nif pid:\n    os.waitpid(pid, os.WUNTRACED); print('ready')\n"
-        "else:\n    os.kill(os.getpid(), signal.SIGSTOP)\nlive()",
-        TERM,
-    ),
-    "tidy": (
-        f"{MARK}\ndef tidy(*_):\n    note('asked'); os._exit(0)\n"
-        "signal.signal(signal.SIGINT, tidy)\n"
-        "signal.signal(signal.SIGTERM, lambda *_: note('SIGTERM'))\nprint('ready'); live()",
-        ((signal.SIGINT, 5.0),),
-    ),
-    "unasked": (
-        f"{MARK}\nfor s in (1, 2, 3, 15):\n    signal.signal(s, lambda n, _: note('asked'))\n"
-        "print('ready'); live()",
-        (),
-    ),
-    "counting": (
-        f"{MARK}\nsignal.signal(signal.SIGTERM, lambda *_: note('SIGTERM'))\nprint('ready'); live()",
-        ((signal.SIGTERM, 0.5),),
-    ),
-    "patient": (
-        f"{MARK}\nsignal.signal(signal.SIGTERM, lambda *_: note('SIGTERM'))\nprint('ready'); live()",
-        ((signal.SIGTERM, 3e6),),
-    ),
+DAEMONS: dict[str, tuple[str, Rungs]] = {
+    "plain": (BEGINNING + "live()", QUICK),
+    "setsid": (BEGINNING + SETSID, QUICK),
+    "double fork": (BEGINNING + DOUBLE_FORK, QUICK),
+    "no environment": (BEGINNING + NO_ENVIRONMENT, QUICK),
+    "deaf": (BEGINNING + "signal.signal(signal.SIGTERM, signal.SIG_IGN); live()", QUICK),
+    "stopped": (BEGINNING + STOPPED, QUICK),
+    "tidy": (BEGINNING + TIDY, ((signal.SIGINT, 5.0),)),
+    "unasked": (BEGINNING + UNASKED, ()),
+    "counting": (BEGINNING + "note_sigterm(); live()", ((signal.SIGTERM, 0.5),)),
+    "patient": (BEGINNING + "note_sigterm(); live()", ((signal.SIGTERM, 3e6),)),
 }
 
 

@@ -303,23 +303,26 @@ CANCELLED = """
 import random
 async def cancelled():
     seeds = random.Random(int(sys.argv[1]))
-    came = 0
+    cancelled = 0
     async with trio.open_nursery() as nursery:
         await end(await spawn(nursery, "/bin/true"))
         mine()
+        begin = time.monotonic()
+        await end(await spawn(nursery, "/bin/sleep", "1000"))
+        usual_s = time.monotonic() - begin
         for _ in range(300):
-            with trio.move_on_after(seeds.random() * 0.003) as scope:
+            with trio.move_on_after(seeds.random() * usual_s) as scope:
                 process = await spawn(nursery, "/bin/sleep", "1000")
-                came += 1
                 await end(process)
             if not scope.cancelled_caught:
                 continue
+            cancelled += 1
             with suppress(NameError):
                 # Ours already: cancelled in the midst of end().
                 with trio.CancelScope(shield=True):
                     await end(process)
                 del process
-    print("over", came)
+    print("over", cancelled)
     sys.stdin.readline()
 from contextlib import suppress
 trio.run(cancelled)
@@ -330,9 +333,9 @@ trio.run(cancelled)
 @pytest.mark.slow
 def test_starts_that_are_cancelled_at_any_instant_leave_nothing(mark: Mark) -> None:
     with house(CANCELLED, mark, "7") as program, held(reaper_of(program)) as reaper:
-        word, came = program.say().split()
+        word, cancelled = program.say().split()
         assert "over" == word
-        assert 0 <= int(came) <= 300
+        assert int(cancelled) > 0
         wait_until(lambda: [program.pid] == marked(mark.word))
         assert all(map(lives, reaper.pids))
         program.hear("go")

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,7 @@ def test_exit_statuses_are_right_beside_children_of_the_application(way: str, ma
 
 
 @needs_namespaces
+@pytest.mark.xfail(strict=True, reason="nobody waits for the inner half when the outer was killed")
 def test_an_application_that_is_process_1_has_a_reaper_and_leaves_no_zombie(mark: Mark) -> None:
     code = """
 async def first_of_all():
@@ -141,11 +143,12 @@ print([Path(f"/proc/{pid}/comm").read_text().strip() for pid in children_of(1)])
 
 NESTED = """
 INNER = '''
-import os, signal, sys, time
+import logging, os, signal, sys, time
 import trio
 from trio_lifecycle import *
 from tests.reapers import DAEMONS
 from tests.support import *
+logging.getLogger("trio_lifecycle").setLevel(logging.ERROR)
 async def main():
     heard = Heard()
     code, ladder = DAEMONS[sys.argv[1]]
@@ -155,6 +158,8 @@ async def main():
             await heard.line("ready")
             print("inner ready", flush=True)
             async for _ in signals:
+                # What it still does with its daemon, such as to answer who has asked.
+                await trio.sleep(0.3)
                 break
 trio.run(main)
 with open(os.environ["NOTES"], "a") as file:
@@ -162,8 +167,10 @@ with open(os.environ["NOTES"], "a") as file:
 '''
 async def outer():
     heard = Heard()
-    config = LifecycleConfig(sys.executable, args=["-u", "-c", INNER, sys.argv[2]], name="application",
-        ready_mode=Manual(), output=Output(to=heard))
+    config = LifecycleConfig(
+        sys.executable, args=["-u", "-c", INNER, sys.argv[2]], name="application",
+        ready_mode=Manual(), output=Output(to=heard),
+    )
     async with DaemonLifecycle(config).running() as daemon:
         await heard.line("inner ready")
         mine()
@@ -276,9 +283,8 @@ def test_a_reaper_shows_nothing_of_the_environment_of_its_application(mark: Mark
     with house(PLAIN, mark, "plain") as program, held(reaper_of(program)) as reaper:
         for pid in reaper.pids:
             for name in ("environ", "cmdline"):
-                with open(f"/proc/{pid}/{name}", "rb") as file:
-                    assert mark.word.encode() not in file.read()
-            assert "/" == os.readlink(f"/proc/{pid}/cwd")
+                assert mark.word.encode() not in Path(f"/proc/{pid}/{name}").read_bytes()
+            assert Path("/") == Path(f"/proc/{pid}/cwd").readlink()
             streams = {number: descriptors_of(pid)[number] for number in (0, 1)}
             assert {0: "/dev/null", 1: "/dev/null"} == streams
 

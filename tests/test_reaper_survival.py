@@ -39,9 +39,12 @@ def test_no_daemon_of_any_manner_is_left_when_the_application_gets(how: str, mar
 
 @pytest.mark.fault(47)
 def test_no_daemon_is_left_when_the_application_calls_os_exit(mark: Mark) -> None:
-    code = (
-        "threading.Thread(target=lambda: (sys.stdin.readline(), os._exit(3)), daemon=True).start()\n"
-    )
+    code = """
+def leave():
+    sys.stdin.readline()
+    os._exit(3)
+threading.Thread(target=leave, daemon=True).start()
+"""
     with house(code + HOLD, mark, *SIMPLE) as program, held(reaper_of(program)) as reaper:
         program.hear("go")
         assert 3 == program.end()[0]
@@ -285,9 +288,7 @@ trio.run(copied)
 
 @pytest.mark.fault(52)
 @pytest.mark.parametrize("way", ["fork_plainly", "fork_by_multiprocessing"])
-def test_daemons_go_with_the_application_though_a_copy_of_it_lives_on(
-    way: str, mark: Mark
-) -> None:
+def test_daemons_go_with_the_application_though_a_copy_of_it_lives_on(way: str, mark: Mark) -> None:
     with house(COPY, mark, way) as program, held(reaper_of(program)) as reaper:
         copy = int(program.say().removeprefix("copy "))
         assert 3 == len(mark.pids())

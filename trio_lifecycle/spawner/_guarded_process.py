@@ -58,8 +58,7 @@ class GuardedProcess(SpawnedProcess):
         super().__init__(pid, pidfd, instance_id, output)
         self._link = link
         self._cgroup = cgroup
-        # Not None: the reaper does not reap it before it has said that all is gone.
-        self._stat = read_stat(pid)
+        self._stat: Stat | None = None
         self._ended = False
         self._gone = False
         self._status: int | None = None
@@ -151,8 +150,23 @@ class GuardedProcess(SpawnedProcess):
             self._gone = not self._rest()
         return self._gone
 
+    async def wait(self) -> int | None:
+        """Wait on the pidfd; whose it is, is looked up before."""
+        if self._stat is None:
+            self._identify()
+        return await super().wait()
+
+    def _identify(self) -> None:
+        with suppress(OSError):
+            stat = read_stat(self._pid)
+            # As long as it has not ended the number is not another's.
+            if self._pidfd >= 0 and not is_readable(self._pidfd):
+                self._stat = stat
+
     def _rest(self) -> list[Stat]:
         """Find what is left of the tree, without the reaper."""
+        if self._stat is None:
+            self._identify()
         stats = all_stats()
         found = {} if self._stat is None else {s.pid: s for s in tree_of(self._stat, stats)}
         in_group = set() if self._cgroup is None else set(self._cgroup.pids())

@@ -48,8 +48,6 @@ BY_MEMFD = 60_000
 MOST_DESCRIPTORS = 4
 CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
-# A daemon gets the default action for every signal, whatever this program ignores.
-RESET = _signal.valid_signals() - {_signal.SIGKILL, _signal.SIGSTOP}
 IGNORED = (
     *(_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE),
     *(_signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU),
@@ -73,6 +71,12 @@ class Inner(Family):
         socket.setsockopt(_socket.SOL_SOCKET, _socket.SO_PASSCRED, 1)
         self.root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        # A daemon gets the default action for every signal; exec itself resets what has a handler.
+        self.ignored = [
+            signum
+            for signum in _signal.valid_signals()
+            if _signal.getsignal(signum) == _signal.SIG_IGN
+        ]
         self.has_changed = False
         self.note_at = float("inf")
         self.note_after = FIRST_NOTE_S
@@ -181,7 +185,7 @@ class Inner(Family):
                 file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(streams)],
                 setsid=True,
                 setsigmask=(),
-                setsigdef=RESET,
+                setsigdef=self.ignored,
             )
         except OSError as error:
             self.tell(("failed", number, stage, error.errno))
