@@ -190,7 +190,6 @@ trio.run(illegal)
 
 
 @pytest.mark.fault(7)
-@pytest.mark.xfail(strict=True, reason="posix_spawn raises a ValueError, which ends the reaper")
 def test_other_daemons_live_on_when_a_variable_has_no_name(mark: Mark) -> None:
     # An application may be started with one, execve(2) looks at nothing; os.environ holds it.
     assert ["True None"] == run_house(ILLEGAL, mark)
@@ -214,7 +213,6 @@ trio.run(small_files)
 """
 
 
-@pytest.mark.xfail(strict=True, reason="the table of daemons is a file, and its write is refused")
 def test_a_daemon_can_be_guarded_when_its_application_may_write_no_files(mark: Mark) -> None:
     assert ["ok None"] == run_house(SMALL_FILES, mark)
 

@@ -115,7 +115,6 @@ def test_exit_statuses_are_right_beside_children_of_the_application(way: str, ma
 
 
 @needs_namespaces
-@pytest.mark.xfail(strict=True, reason="nobody waits for the inner half when the outer was killed")
 def test_an_application_that_is_process_1_has_a_reaper_and_leaves_no_zombie(mark: Mark) -> None:
     code = """
 async def first_of_all():
@@ -193,20 +192,7 @@ def test_nothing_is_left_of_nested_applications_when_the_outer_one_is_killed(mar
         assert ["polite"] == mark.noted()
 
 
-@pytest.mark.parametrize(
-    "manner",
-    [
-        "deaf",
-        pytest.param(
-            "plain",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the signal of a rung goes to the nested application's daemons, too, which "
-                "takes the end of one for a death",
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("manner", ["deaf", "plain"])
 def test_a_nested_application_is_stopped_politely(manner: str, mark: Mark) -> None:
     with house(NESTED, mark, "stop", manner) as program, held(reaper_of(program)):
         assert "SIGTERM 0 []" == program.say()

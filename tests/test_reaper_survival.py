@@ -102,7 +102,6 @@ def test_a_daemon_that_ignores_its_rung_is_killed_after_its_seconds(mark: Mark) 
         assert ["SIGTERM"] == mark.noted()
 
 
-@pytest.mark.xfail(strict=True, reason="poll(2) takes no more than 24 days: both halves crash")
 def test_both_halves_stay_at_work_when_a_ladder_has_more_seconds_than_poll_takes(
     mark: Mark,
 ) -> None:
@@ -211,7 +210,6 @@ def test_a_start_that_is_under_way_fails_when_the_reaper_loses(half: str, mark: 
 
 @pytest.mark.fault(50)
 @pytest.mark.parametrize("half", ["inner", "outer"])
-@pytest.mark.xfail(strict=True, reason="an idle reaper that has died is taken for a good one")
 def test_the_next_run_starts_a_new_reaper_when_the_idle_one_was_killed(
     half: str, mark: Mark
 ) -> None:

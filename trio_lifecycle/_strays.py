@@ -39,6 +39,9 @@ DEFAULT_GRACE_S: Final = DEFAULT_STOP_LADDER.seconds
 # process of the machine, some 3 ms for 70 of them.
 _LOOK_AGAIN_AFTER_S: Final = 0.05
 
+# What a reaper calls itself.
+_REAPER: Final = "trio-reaper"
+
 # Linux has no greater process number (PID_MAX_LIMIT in linux/threads.h).
 _GREATEST_PID: Final = 4_194_304
 
@@ -152,7 +155,7 @@ def find_strays() -> list[Stray]:
 
     A stray bears both variables, and its owner is dead for certain: a process of our own pid
     namespace whose number is free, a zombie's, or another process's. This program and its ancestors
-    are never in the list.
+    are never in the list, nor is what is below a reaper, which is about to end it.
 
     Returns:
         Nothing, also where nothing can be told: ``owner_mark`` is then empty.
@@ -165,9 +168,19 @@ def find_strays() -> list[Stray]:
         return []
     stats = all_stats()
     looked_at = (_look(stat, here) for stat in stats.values() if not stat.dead)
-    found = [stray for stray in looked_at if stray is not None]
+    found = [stray for stray in looked_at if stray is not None and not _is_cared_for(stray, stats)]
     # Clock ticks are coarse: a child may have been started in the same one as its parent.
     return sorted(found, key=lambda stray: (stray.stat.start_time, _depth(stray.stat, stats)))
+
+
+def _is_cared_for(stray: Stray, stats: Mapping[int, Stat]) -> bool:
+    # Bounded: a number that was given again while we looked could close a circle.
+    parent = stats.get(stray.stat.ppid)
+    for _ in stats:
+        if parent is None or parent.command == _REAPER:
+            break
+        parent = stats.get(parent.ppid)
+    return parent is not None and parent.command == _REAPER
 
 
 def _look(stat: Stat, here: Owner) -> Stray | None:

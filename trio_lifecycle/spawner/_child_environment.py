@@ -25,4 +25,6 @@ def environment(
             merged.pop(os.fsencode(key), None)
         else:
             merged[os.fsencode(key)] = os.fsencode(value)
+    # execve(2) takes a variable without a name, and most programs can make nothing of it.
+    merged.pop(b"", None)
     return merged

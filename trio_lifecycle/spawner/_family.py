@@ -26,7 +26,7 @@ from trio_lifecycle.spawner._kernel import (
 _signal: Any = __import__("_signal")
 
 INSTANCE, CGROUP = b"TRIO_LIFECYCLE_INSTANCE=", b"/trio-lifecycle-"
-KILL, CONT = int(_signal.SIGKILL), int(_signal.SIGCONT)
+KILL, CONT, STOP = int(_signal.SIGKILL), int(_signal.SIGCONT), int(_signal.SIGSTOP)
 # How long to wait before killing again what forked while it was killed.
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 1.0
 # How many daemons that are gone are remembered, for a process of theirs that shows up late.
@@ -146,21 +146,26 @@ class Family:
             self.tell(("stray", seen.pid, [d.pid for d in able if d.pid in self.daemons]))
         return owner
 
-    def tree(self, daemon: Daemon) -> "list[Seen]":
-        """Give the living processes of a daemon outside of its group; take note of all."""
+    def tree(self, daemon: Daemon, *, with_theirs: bool = True) -> "list[Seen]":
+        """Give the living processes of a daemon outside of its group; take note of all.
+
+        A daemon may be a program with daemons of its own. These are below a reaper, too.
+        """
         tops = [pid for pid, owner in self.look_at_strays().items() if owner == daemon.pid]
-        found = self.descend([*children(daemon.pid), *tops, *members(daemon.cgroup)])
+        found = self.descend([*children(daemon.pid), *tops, *members(daemon.cgroup)], with_theirs)
         for seen in found:
             self.noted[seen.pid, seen.start] = daemon.pid
             self.sessions[seen.session] = daemon.pid
         return [seen for seen in found if seen.group != daemon.pid]
 
-    def descend(self, pids: "list[int]") -> "list[Seen]":
+    def descend(self, pids: "list[int]", with_theirs: bool = True) -> "list[Seen]":
         """Give these processes and all that descend from them, as far as they live."""
         found: dict[int, Seen] = {}
         waiting = [*pids]
         for pid in waiting:  # it grows
-            if pid not in found and (seen := look(pid)) is not None:
+            if pid in found or (seen := look(pid)) is None:
+                continue
+            if with_theirs or not seen.is_reaper:
                 found[pid] = seen
                 waiting += children(pid)
         return [*found.values()]
@@ -199,7 +204,8 @@ class Family:
             daemon.doomed, self.pause = True, SHORTEST_PAUSE_S
             if daemon.cgroup is not None:
                 write(f"{daemon.cgroup}/cgroup.kill", b"1")
-        outside = self.tree(daemon)
+        # Asked politely, a program stops its own daemons, and its reaper is not to be in its way.
+        outside = self.tree(daemon, with_theirs=signum == KILL)
         try:
             os.killpg(daemon.pid, signum)
         except OSError:
@@ -310,6 +316,9 @@ class Family:
             self.reap()
         pause = SHORTEST_PAUSE_S
         while self.kill_everybody():
+            # What forks faster than it can be killed is stopped before.
+            for seen in self.descend(own_children()):
+                self.send(seen, STOP)
             wait_for(poll, wake, pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 

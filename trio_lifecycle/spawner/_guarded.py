@@ -11,11 +11,12 @@ from trio_lifecycle.spawner._cgroup import Cgroup, CgroupUnavailable, find_paren
 from trio_lifecycle.spawner._child_environment import environment
 from trio_lifecycle.spawner._detour import take_the_step
 from trio_lifecycle.spawner._guarded_process import GuardedProcess
-from trio_lifecycle.spawner._reaper_link import ReaperGoneError, ReaperLink, SpawnRefusedError
+from trio_lifecycle.spawner._reaper_link import ReaperLink
 from trio_lifecycle.spawner._reaper_program import ReaperStartError
 from trio_lifecycle.spawner._reapers import reaper
 from trio_lifecycle.spawner._refusals import refusal
 from trio_lifecycle.spawner._stepping import Stepping
+from trio_lifecycle.spawner._ward import ReaperGoneError, SpawnRefusedError
 
 _UNWATCHED: Final = "its end could not be watched for"
 
@@ -111,6 +112,8 @@ async def _spawn(
         pid, pidfd = await link.spawn(order, [here, *descriptors])
     except SpawnRefusedError as error:
         raise _refusal(request, error) from error
+    except OSError as error:
+        raise refusal(request, error.errno or 0, "the reaper can't be asked") from error
     except ReaperGoneError as error:
         problem = f"the reaper was lost meanwhile: {error}"
         raise SpawnError(request.name, problem, None, retryable=True) from error

@@ -96,6 +96,8 @@ class GuardedProcess(SpawnedProcess):
         self._link.take_in()
         while not self._ended and self._link.usable and time.monotonic() < deadline:
             self._link.take_in(deadline - time.monotonic())
+        if not self._ended:
+            self._link.slow = True
 
     def _end(self, status: int | None) -> None:
         if not self._ended:

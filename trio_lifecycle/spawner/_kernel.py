@@ -7,17 +7,22 @@ import os
 import select
 import time
 
+# What the reaper calls itself, in lists of processes and for its like.
+REAPER = b"trio-reaper"
+# poll(2) takes at most 24.8 days.
+LONGEST_POLL_S = 86_400.0
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class Seen:
     """A process as it was when it was looked at: proc_pid_stat(5)."""
 
-    __slots__ = ("dead", "group", "pid", "session", "start")
+    __slots__ = ("dead", "group", "is_reaper", "pid", "session", "start")
 
     def __init__(self, pid: int, line: bytes) -> None:
-        fields = line[line.rindex(b")") + 2 :].split()
+        name, fields = line[: line.rindex(b")")], line[line.rindex(b")") + 2 :].split()
         self.pid = pid
+        self.is_reaper = name.endswith(REAPER)
         self.group = int(fields[2])
         self.session = int(fields[3])
         self.start = int(fields[19])
@@ -90,7 +95,7 @@ def ticks_now() -> int:
 
 def wait_for(poll: "select.poll", wake: int, seconds: float) -> None:
     """Wait until a child has ended, at most so long."""
-    if poll.poll(max(0.0, seconds) * 1000):
+    if poll.poll(min(max(0.0, seconds), LONGEST_POLL_S) * 1000):
         os.read(wake, 4096)
 
 

@@ -27,15 +27,16 @@ process has ended or the last of its tree is gone, and ``("stray", pid, daemons)
 
 import _socket
 import marshal
+import mmap
 import os
 import select
 import sys
 import time
-from errno import EPERM
+from errno import EINVAL, EPERM
 from typing import Any
 
-from trio_lifecycle.spawner._family import KILL, Daemon, Family
-from trio_lifecycle.spawner._kernel import ticks_now, write
+from trio_lifecycle.spawner._family import CONT, KILL, Daemon, Family
+from trio_lifecycle.spawner._kernel import LONGEST_POLL_S, REAPER, ticks_now, write
 
 # The modules ``signal`` and ``ctypes`` cost more to import than all the rest.
 _signal: Any = __import__("_signal")
@@ -46,13 +47,15 @@ SOCKET, APPLICATION = 0, 1
 # A packet may have 212,960 bytes by default (net.core.wmem_max, and its overhead).
 BY_MEMFD = 60_000
 MOST_DESCRIPTORS = 4
+# Only what is used takes memory; a daemon takes some 100 bytes.
+TABLE_BYTES, HEAD_BYTES = 1 << 24, 16
 CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
 PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
-IGNORED = (
-    *(_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP, _signal.SIGQUIT, _signal.SIGPIPE),
-    *(_signal.SIGUSR1, _signal.SIGUSR2, _signal.SIGTSTP, _signal.SIGTTIN, _signal.SIGTTOU),
-    *(_signal.SIGALRM, _signal.SIGVTALRM, _signal.SIGPROF),
-)
+# What the processor raises is not to be ignored.
+HEEDED = {
+    *(_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCONT, _signal.SIGCHLD, _signal.SIGSEGV),
+    *(_signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP, _signal.SIGSYS),
+}
 # When after a spawn to note who belongs to whom: soon for what starts up, then rarely.
 FIRST_NOTE_S, LONGEST_NOTE_S = 0.1, 60.0
 # How long the inner process may take beyond the longest ladder before the outer one kills it.
@@ -62,7 +65,7 @@ PATIENCE_S = 10.0
 class Inner(Family):
     """The inner process: does what the application asks."""
 
-    def __init__(self, socket: _socket.socket, table: int) -> None:
+    def __init__(self, socket: _socket.socket, table: mmap.mmap) -> None:
         super().__init__({})
         self.socket = socket
         self.table = table
@@ -187,8 +190,9 @@ class Inner(Family):
                 setsigmask=(),
                 setsigdef=self.ignored,
             )
-        except OSError as error:
-            self.tell(("failed", number, stage, error.errno))
+        except Exception as error:
+            # Also what Python itself refuses: one bad request is no reason to end other daemons.
+            self.tell(("failed", number, stage, getattr(error, "errno", None) or EINVAL))
             return
         finally:
             os.fchdir(self.root)
@@ -220,9 +224,10 @@ class Inner(Family):
         blob = marshal.dumps(rows)
         place, length = read_head(self.table)
         # Behind the one that is there, or in front of it if there is room.
-        place = 16 if place > 16 + len(blob) else place + length
-        os.pwrite(self.table, blob, place)
-        os.pwrite(self.table, place.to_bytes(8, "big") + len(blob).to_bytes(8, "big"), 0)
+        place = HEAD_BYTES if place >= HEAD_BYTES + len(blob) else place + length
+        if place + len(blob) <= TABLE_BYTES:
+            self.table[place : place + len(blob)] = blob
+            self.table[:HEAD_BYTES] = place.to_bytes(8, "big") + len(blob).to_bytes(8, "big")
 
     # --- the loop ---
 
@@ -265,22 +270,23 @@ class Inner(Family):
 CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC, <bits/socket.h>
 
 
-def read_head(table: int) -> "tuple[int, int]":
+def read_head(table: "mmap.mmap") -> "tuple[int, int]":
     """Give place and length of the table of daemons."""
-    head = os.pread(table, 16, 0)
-    if not head:
-        return 16, 0
-    return int.from_bytes(head[:8], "big"), int.from_bytes(head[8:], "big")
+    head = table[:HEAD_BYTES]
+    return int.from_bytes(head[:8], "big") or HEAD_BYTES, int.from_bytes(head[8:], "big")
 
 
-def read_table(table: int) -> "dict[int, Daemon]":
-    """Read the table of daemons."""
-    place, length = read_head(table)
-    rows = marshal.loads(os.pread(table, length, place)) if length else []
-    return {row[0]: Daemon(*row) for row in rows}
+def read_table(table: "mmap.mmap") -> "dict[int, Daemon]":
+    """Read the table of daemons; again if it was written meanwhile."""
+    while True:
+        place, length = read_head(table)
+        blob = table[place : place + length]
+        if (place, length) == read_head(table):
+            rows = marshal.loads(blob) if blob else []
+            return {row[0]: Daemon(*row) for row in rows}
 
 
-def outlive(inner: int, table: int, application: int, wake: int) -> Family:
+def outlive(inner: int, table: mmap.mmap, application: int, wake: int) -> Family:
     """Wait for the end of the inner process; give what it has left behind.
 
     One that does not see that the application is gone, because it is stopped or hangs, is killed.
@@ -288,18 +294,19 @@ def outlive(inner: int, table: int, application: int, wake: int) -> Family:
     poll = select.poll()
     poll.register(application, select.POLLIN)
     poll.register(wake, select.POLLIN)
-    timeout_ms: float | None = None
+    deadline = float("inf")
     while os.waitpid(inner, os.WNOHANG) == (0, 0):
-        news = dict(poll.poll(timeout_ms))
+        left_s = max(0.0, deadline - time.monotonic())
+        news = dict(poll.poll(min(left_s, LONGEST_POLL_S) * 1000))
         if wake in news:
             os.read(wake, 4096)
         if application in news:
             ladders = [sum(s for _, s in d.rungs) for d in read_table(table).values()]
-            timeout_ms = 1000 * (PATIENCE_S + max(ladders, default=0))
+            deadline = time.monotonic() + PATIENCE_S + max(ladders, default=0)
             poll.unregister(application)
-        elif not news:
+        if time.monotonic() >= deadline:
             os.kill(inner, KILL)
-            timeout_ms = None
+            deadline = float("inf")
     family = Family(read_table(table))
     family.drop_ghosts()
     return family
@@ -330,11 +337,12 @@ def main() -> None:
     os.close(null)
     socket.setblocking(False)
     os.chdir("/")
-    for signum in IGNORED:
+    for signum in _signal.valid_signals() - HEEDED:
         _signal.signal(signum, _signal.SIG_IGN)
-    write("/proc/self/comm", b"trio-reaper")
+    write("/proc/self/comm", REAPER)
     be_subreaper()
-    table = os.memfd_create("daemons", os.MFD_CLOEXEC)
+    # No file: the application may have a limit of their size.
+    table = mmap.mmap(-1, TABLE_BYTES)
     outer = os.pidfd_open(os.getpid())
     inner = os.fork()
     wake = hear_of_children()
@@ -354,5 +362,9 @@ def main() -> None:
         # The application, if it is there, hears of it by this.
         socket.close()
         family.end_all(wake)
+        try:
+            _signal.pidfd_send_signal(outer, CONT)  # somebody may have stopped it
+        except OSError:
+            pass
         sys.stderr.flush()
     os._exit(0)

@@ -10,12 +10,13 @@ import weakref
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import trio
 
 from trio_lifecycle.spawner._reaper_program import ReaperStartError, start_program
 from trio_lifecycle.spawner._spawned_process import is_readable
+from trio_lifecycle.spawner._ward import ReaperGoneError, SpawnRefusedError, Ward
 
 _log: Final = logging.getLogger("trio_lifecycle")
 
@@ -33,36 +34,10 @@ PATIENCE_S: Final = 1.0
 _IN_PLACE_S: Final = 0.0005
 
 # How long its start may take on a machine that is very busy; 15 ms are usual.
-_START_PATIENCE_S: Final = 30.0
+_START_PATIENCE_S: Final = 10.0
 
 
 _links: Final[weakref.WeakSet["ReaperLink"]] = weakref.WeakSet()
-
-
-class ReaperGoneError(Exception):
-    """The reaper was lost while it was asked for something."""
-
-
-class SpawnRefusedError(Exception):
-    """The reaper could not spawn: at which stage, and the error number."""
-
-    def __init__(self, stage: str, errno: int) -> None:
-        super().__init__(stage, errno)
-        self.stage = stage
-        self.errno = errno
-
-
-class Ward(Protocol):
-    """A process that a reaper watches."""
-
-    def on_ended(self, status: int | None, gone: bool) -> None:
-        """Its main process has ended, and perhaps its whole tree."""
-
-    def on_stray(self, pid: int) -> None:
-        """A process has shown up that may be of its tree."""
-
-    def on_lost(self, reason: str) -> None:
-        """The reaper is lost."""
 
 
 class _Answer:
@@ -124,15 +99,16 @@ class ReaperLink:
             raise
 
     async def greeted(self) -> None:
-        """Wait until it is at work.
+        """Wait until it is at work, or lost.
 
         Raises:
-            ReaperStartError: It has ended instead.
+            ReaperStartError: It is neither.
         """
         with trio.move_on_after(_START_PATIENCE_S):
             await self._greeted.wait()
-        if self.lost is not None or not self._greeted.is_set():
-            raise ReaperStartError(self.lost or f"it said nothing for {_START_PATIENCE_S:.0f} s")
+        if not self._greeted.is_set():
+            self.retire()
+            raise ReaperStartError(f"it said nothing for {_START_PATIENCE_S:.0f} s")
 
     async def run(self) -> None:
         """Hear what it says, until it is lost or this is cancelled."""
@@ -146,7 +122,9 @@ class ReaperLink:
         for pidfd in (self._inner_pidfd, self._outer_pidfd):
             if pidfd >= 0:
                 await trio.lowlevel.wait_readable(pidfd)
-        _reap(self.outer)
+        for pid in (self.outer, self.inner):
+            # The inner one, too, if this program is the parent of all orphans.
+            _reap(pid)
         self.close()
 
     @classmethod
@@ -396,5 +374,5 @@ def _in_memfd(packet: bytes) -> int:
 
 
 def _reap(pid: int) -> None:
-    with suppress(ChildProcessError):
+    with suppress(OSError):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG)

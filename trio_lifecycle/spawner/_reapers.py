@@ -88,11 +88,12 @@ async def _take_or_start(house: _Household, born_with: object) -> None:
         house.link.retire()
     link = _take_idle(born_with)
     if link is None:
-        try:
-            link = await _start(born_with)
-        except ReaperStartError:
+        link = await _start(born_with)
+        if link.lost is not None:
             # Somebody may have killed it; if it can't be had, it can't be had again.
             link = await _start(born_with)
+        if link.lost is not None:
+            raise ReaperStartError(link.lost)
     else:
         trio.lowlevel.spawn_system_task(_attend, link, born_with, name="the reaper's word")
     house.link, house.born_with = link, born_with
@@ -112,6 +113,8 @@ def _take_idle(born_with: object) -> ReaperLink | None:
     with _idle_lock:
         while _idle and found is None:
             link, with_what = _idle.pop()
+            # It may have ended while nobody listened.
+            link.take_in()
             if with_what == born_with and link.lost is None:
                 found = link
             else:
@@ -182,13 +185,16 @@ def _attributes() -> object:
     groups = tuple(os.getgroups())
     cpus = frozenset(os.sched_getaffinity(0))
     nice = os.getpriority(os.PRIO_PROCESS, 0)
-    return (os.getresuid(), os.getresgid(), groups, _umask(), limits, cpus, nice)
+    return (os.getresuid(), os.getresgid(), groups, _status(), limits, cpus, nice)
 
 
-def _umask() -> bytes:
+def _status() -> tuple[bytes, bytes]:
+    """Give the umask, and what this program has given up: capabilities, no_new_privs, seccomp."""
     # To ask the kernel by umask(2) is to change it, for all threads.
-    _, _, rest = (read_about("self", "status") or b"").partition(b"Umask:")
-    return rest[:6]
+    status = read_about("self", "status") or b""
+    _, _, umask = status.partition(b"Umask:")
+    _, _, rights = status.partition(b"CapInh:")
+    return umask[:6], rights.partition(b"Speculation")[0]
 
 
 _LIMITS: Final = sorted(
