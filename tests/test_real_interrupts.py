@@ -6,8 +6,17 @@ import uuid
 from pathlib import Path
 
 import pytest
+import trio
 
-from tests.support import App, app, bearing, free_port, lives, wait_until_none_bears
+from tests.support import (
+    App,
+    app,
+    bearing,
+    free_port,
+    lives,
+    wait_until_gone,
+    wait_until_none_bears,
+)
 
 each_guarantee = pytest.mark.parametrize("guarantee", ["guarded", "scoped"])
 

@@ -183,7 +183,7 @@ class Family:
     def send(self, seen: Seen, signum: int) -> None:
         """Signal exactly this process."""
         if seen.pid in self.strays:
-            os.kill(seen.pid, signum)
+            signal_child(seen.pid, signum)
             return
         try:
             pidfd = os.pidfd_open(seen.pid)
@@ -222,7 +222,7 @@ class Family:
             if not strays:
                 return
             for pid in strays:
-                os.kill(pid, KILL)
+                signal_child(pid, KILL)
 
     def reap(self) -> None:
         """Notice who has ended, and which daemons are gone."""
@@ -236,10 +236,12 @@ class Family:
             daemon = self.daemons.get(end.si_pid)
             if daemon is None:
                 os.waitpid(end.si_pid, os.WNOHANG)
+                self.strays.pop(end.si_pid, None)
             elif daemon.ended or not self.take_end(daemon, end):
                 # It is kept, and stands before the others.
-                for each in [*self.daemons.values()]:
-                    each.ended or self.take_end(each, each.look_for_end())
+                for other in [*self.daemons.values()]:
+                    if not other.ended:
+                        self.take_end(other, other.look_for_end())
                 break
         for daemon in [daemon for daemon in self.daemons.values() if daemon.ended]:
             if self.is_gone(daemon):
@@ -247,7 +249,7 @@ class Family:
                 self.tell(("ended", daemon.pid, daemon.status, True))
         for pid, owner in self.look_at_strays().items():
             if owner in self.finished:
-                os.kill(pid, KILL)  # ours and unreaped, so that the number is not another's
+                signal_child(pid, KILL)  # ours and unreaped, so that the number is not another's
 
     def take_end(self, daemon: Daemon, end: "os.waitid_result | None") -> bool:
         """Take note that a main process has ended; say whether nothing is left of the daemon."""
@@ -340,7 +342,7 @@ class Family:
         for _ in range(ROUNDS):
             # Unreaped children, so that their numbers are not another's.
             for pid in own_children():
-                os.kill(pid, KILL)
+                signal_child(pid, KILL)
             try:
                 while os.waitpid(-1, os.WNOHANG)[0]:
                     pass
@@ -352,3 +354,11 @@ class Family:
         for seen in self.descend(own_children()):
             self.send(seen, KILL)
         return True
+
+
+def signal_child(pid: int, signum: int) -> None:
+    """Signal a child that was not reaped, so that its number is not another's."""
+    try:
+        os.kill(pid, signum)
+    except OSError:
+        pass  # it runs as another user by now, as sudo(8) does

@@ -13,7 +13,8 @@ daemon starts, and however it forks away, ends up as a child of one of them:
 - The *outer* one waits for the inner one, and does the same in its place should that be killed.
 
 Messages are tuples in ``marshal``'s format, each one packet; one that is larger than ``BY_MEMFD``
-lies in a memfd, which is the last of its descriptors. From the application come
+lies in a memfd, which is the last descriptor of ``("memfd", number, length)``. From the application
+come
 
 - ``("spawn", number, program, argv, env, directory, rungs, mark, cgroup)`` with descriptors of the
   directory to start from, the output and, if it is not to be empty, the standard input;
@@ -32,7 +33,7 @@ import os
 import select
 import sys
 import time
-from errno import EINVAL, EPERM
+from errno import EINVAL, EMFILE, EPERM
 from typing import Any
 
 from trio_lifecycle.spawner._family import CONT, KILL, Daemon, Family
@@ -46,7 +47,7 @@ _ctypes: Any = __import__("_ctypes")
 SOCKET, APPLICATION = 0, 1
 # A packet may have 212,960 bytes by default (net.core.wmem_max, and its overhead).
 BY_MEMFD = 60_000
-MOST_DESCRIPTORS = 4
+FEWEST_DESCRIPTORS, MOST_DESCRIPTORS = 2, 4
 # Only what is used takes memory; a daemon takes some 100 bytes.
 TABLE_BYTES, HEAD_BYTES = 1 << 24, 16
 CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
@@ -135,9 +136,12 @@ class Inner(Family):
                 if not packet:
                     return False
                 message = marshal.loads(packet)
-                if message[0] == "memfd":
-                    message = marshal.loads(os.pread(descriptors[-1], message[1], 0))
-                if message[0] == "spawn" and asker != self.user:
+                if message[0] == "memfd" and descriptors:
+                    message = marshal.loads(os.pread(descriptors[-1], message[2], 0))
+                if message[0] in ("memfd", "spawn") and len(descriptors) < FEWEST_DESCRIPTORS:
+                    # There was no room to receive them.
+                    self.tell(("failed", message[1], "program", EMFILE))
+                elif message[0] == "spawn" and asker != self.user:
                     # The application has given up the rights that this process still has.
                     self.tell(("failed", message[1], "user", EPERM))
                 else:

@@ -265,7 +265,7 @@ class ReaperLink:
             return
         memfd = _in_memfd(packet)
         try:
-            head = marshal.dumps(("memfd", len(packet)))
+            head = marshal.dumps(("memfd", message[1], len(packet)))
             await self._send_packet(head, [*descriptors, memfd])
         finally:
             os.close(memfd)

@@ -1,5 +1,6 @@
 """Starting the reaper's program."""
 
+import errno
 import marshal
 import os
 import socket
@@ -49,6 +50,12 @@ def start_program() -> tuple[socket.socket, int, int]:
         )
     if not sys.executable or getattr(sys, "frozen", False):
         raise ReaperStartError("the reaper is a Python program, and there is no interpreter for it")
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except OSError as error:
+        if error.errno == errno.ENOSYS:
+            raise ReaperStartError("this kernel has no pidfd_open, as Linux before 5.3") from error
+        raise
     opened: list[int] = []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
