@@ -3,10 +3,11 @@
 A part of the program in ``_reaper.py``, so it imports nothing of the package but another part.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import time
-from typing import Any
 
 from trio_lifecycle.spawner._kernel import (
     Seen,
@@ -21,6 +22,11 @@ from trio_lifecycle.spawner._kernel import (
     wait_for,
     write,
 )
+
+# The module ``typing`` would be a tenth of the memory.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # The module ``signal`` costs more to import than all the rest.
 _signal: Any = __import__("_signal")
@@ -48,7 +54,7 @@ class Daemon:
         self,
         pid: int,
         start: int,
-        rungs: "tuple[tuple[int, float], ...]",
+        rungs: tuple[tuple[int, float], ...],
         mark: bytes,
         cgroup: str | None,
     ) -> None:
@@ -59,7 +65,7 @@ class Daemon:
         self.due = 0.0
         self.until = 0  # once it is gone: when that was
 
-    def look_for_end(self) -> "os.waitid_result | None":
+    def look_for_end(self) -> os.waitid_result | None:
         """Say how the main process has ended; None while it runs."""
         return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
 
@@ -67,7 +73,7 @@ class Daemon:
 class Family:
     """All processes below this one, and to which daemon each belongs."""
 
-    def __init__(self, daemons: "dict[int, Daemon]") -> None:
+    def __init__(self, daemons: dict[int, Daemon]) -> None:
         self.daemons = daemons
         self.finished: dict[int, Daemon] = {}
         # What was seen while ancestry could be seen: whose a process is, whose a session is.
@@ -78,7 +84,7 @@ class Family:
         self.me = os.getpid()
         self.pause = SHORTEST_PAUSE_S
 
-    def tell(self, message: "tuple[Any, ...]") -> None:
+    def tell(self, message: tuple[Any, ...]) -> None:
         """Tell the application; the outer process has none."""
 
     def drop_ghosts(self) -> None:
@@ -100,7 +106,7 @@ class Family:
 
     # --- who belongs to whom ---
 
-    def look_at_strays(self) -> "dict[int, int | None]":
+    def look_at_strays(self) -> dict[int, int | None]:
         """Reap strays that have ended; give the others, each with the daemon that it is of."""
         for _ in range(LOOKS):
             strays: dict[int, int | None] = {}
@@ -146,7 +152,7 @@ class Family:
             self.tell(("stray", seen.pid, [d.pid for d in able if d.pid in self.daemons]))
         return owner
 
-    def tree(self, daemon: Daemon, *, with_theirs: bool = True) -> "list[Seen]":
+    def tree(self, daemon: Daemon, *, with_theirs: bool = True) -> list[Seen]:
         """Give the living processes of a daemon outside of its group; take note of all.
 
         A daemon may be a program with daemons of its own. These are below a reaper, too.
@@ -158,7 +164,7 @@ class Family:
             self.sessions[seen.session] = daemon.pid
         return [seen for seen in found if seen.group != daemon.pid]
 
-    def descend(self, pids: "list[int]", with_theirs: bool = True) -> "list[Seen]":
+    def descend(self, pids: list[int], with_theirs: bool = True) -> list[Seen]:
         """Give these processes and all that descend from them, as far as they live."""
         found: dict[int, Seen] = {}
         waiting = [*pids]
@@ -251,7 +257,7 @@ class Family:
             if owner in self.finished:
                 signal_child(pid, KILL)  # ours and unreaped, so that the number is not another's
 
-    def take_end(self, daemon: Daemon, end: "os.waitid_result | None") -> bool:
+    def take_end(self, daemon: Daemon, end: os.waitid_result | None) -> bool:
         """Take note that a main process has ended; say whether nothing is left of the daemon."""
         if end is None:
             return False
@@ -286,7 +292,7 @@ class Family:
         if daemon.cgroup is not None:
             remove(daemon.cgroup)
 
-    def kill_again(self) -> "float | None":
+    def kill_again(self) -> float | None:
         """Kill what forked while it was killed; say when to do so again."""
         doomed = [daemon for daemon in self.daemons.values() if daemon.doomed]
         if not doomed:

@@ -3,6 +3,8 @@
 A part of the program in ``_reaper.py``, so it imports nothing of the package.
 """
 
+from __future__ import annotations
+
 import os
 import select
 import time
@@ -93,7 +95,7 @@ def ticks_now() -> int:
     return int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
 
 
-def wait_for(poll: "select.poll", wake: int, seconds: float) -> None:
+def wait_for(poll: select.poll, wake: int, seconds: float) -> None:
     """Wait until a child has ended, at most so long."""
     if poll.poll(min(max(0.0, seconds), LONGEST_POLL_S) * 1000):
         os.read(wake, 4096)
@@ -113,7 +115,7 @@ def write(path: str, text: bytes) -> None:
         os.close(fd)
 
 
-def members(cgroup: str | None) -> "list[int]":
+def members(cgroup: str | None) -> list[int]:
     """List the processes of a control group and of those below it."""
     if cgroup is None:
         return []
@@ -123,7 +125,7 @@ def members(cgroup: str | None) -> "list[int]":
     return found
 
 
-def below(cgroup: str) -> "list[str]":
+def below(cgroup: str) -> list[str]:
     """List the control groups that a daemon made in its own."""
     try:
         return [entry.path for entry in os.scandir(cgroup) if entry.is_dir()]

@@ -24,7 +24,7 @@ from trio_lifecycle.spawner._local_process import LocalProcess
 from trio_lifecycle.spawner._portable_process import PortableProcess, is_portable_only
 from trio_lifecycle.spawner._refusals import refusal
 from trio_lifecycle.spawner._stepping import Stepping
-from trio_lifecycle.spawner._streams import open_streams
+from trio_lifecycle.spawner._streams import open_null, open_streams
 
 
 class LocalSpawner(Spawner):
@@ -69,13 +69,13 @@ class LocalSpawner(Spawner):
 
     async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> Process:
         """Start by posix_spawn(3): in the reaper, or in the calling thread."""
-        with open_streams(request) as (output, streams):
+        with open_streams(request) as (output, stdout):
             if self.guarantee == "scoped" or request.detached:
-                process = await self._spawn_here(request, output, streams)
+                process = await self._spawn_here(request, output, stdout)
             else:
                 contained = self.guarantee == "contained"
                 process = await spawn_guarded(
-                    request, _mark(request), output, streams[1], contained=contained
+                    request, _mark(request), output, stdout, contained=contained
                 )
         if not request.detached:
             nursery.start_soon(output.run, name=f"output of {request.name}")
@@ -85,11 +85,13 @@ class LocalSpawner(Spawner):
         self,
         request: SpawnRequest,
         output: FileOutput | PipedOutput,
-        streams: tuple[int, int, int],
+        stdout: int,
     ) -> Process:
         stepping = Stepping.for_request(request)
         if stepping is None:
-            process = await _start(request, output, request.program, request.args, {}, streams)
+            with open_null(request) as null:
+                streams = (null, stdout, stdout)
+                process = await _start(request, output, request.program, request.args, {}, streams)
         else:
             try:
                 process = await _start(
@@ -98,7 +100,7 @@ class LocalSpawner(Spawner):
                     stepping.program,
                     stepping.argv[1:],
                     stepping.env,
-                    (stepping.stdin, *streams[1:]),
+                    (stepping.stdin, stdout, stdout),
                 )
                 await take_the_step(stepping, process, request)
             finally:

@@ -26,6 +26,8 @@ number, stage, errno)``, ``("signalled", number)``, ``("ended", pid, status, gon
 process has ended or the last of its tree is gone, and ``("stray", pid, daemons)``.
 """
 
+from __future__ import annotations
+
 import _socket
 import marshal
 import mmap
@@ -34,10 +36,14 @@ import select
 import sys
 import time
 from errno import EINVAL, EMFILE, EPERM
-from typing import Any
 
 from trio_lifecycle.spawner._family import CONT, KILL, Daemon, Family
 from trio_lifecycle.spawner._kernel import LONGEST_POLL_S, REAPER, ticks_now, write
+
+# The module ``typing`` would be a tenth of the memory.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 # The modules ``signal`` and ``ctypes`` cost more to import than all the rest.
 _signal: Any = __import__("_signal")
@@ -87,13 +93,13 @@ class Inner(Family):
 
     # --- talking ---
 
-    def tell(self, message: "tuple[Any, ...]", *descriptors: int) -> None:
+    def tell(self, message: tuple[Any, ...], *descriptors: int) -> None:
         """Send, or keep what an application that is slow or stopped does not take now."""
         packet = marshal.dumps(message)
         if self.unsent or not self.send_packet(packet, descriptors):
             self.unsent.append((packet, tuple(map(os.dup, descriptors))))
 
-    def send_packet(self, packet: bytes, descriptors: "tuple[int, ...]") -> bool:
+    def send_packet(self, packet: bytes, descriptors: tuple[int, ...]) -> bool:
         """Send; False when the application takes nothing now."""
         rights = b"".join(fd.to_bytes(4, sys.byteorder) for fd in descriptors)
         ancillary = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if rights else []
@@ -152,7 +158,7 @@ class Inner(Family):
 
     # --- what is asked ---
 
-    def obey(self, message: "tuple[Any, ...]", descriptors: "list[int]") -> None:
+    def obey(self, message: tuple[Any, ...], descriptors: list[int]) -> None:
         """Do one thing."""
         match message:
             case ("spawn", number, *order):
@@ -168,7 +174,7 @@ class Inner(Family):
     def spawn(
         self,
         number: int,
-        order: "list[Any]",
+        order: list[Any],
         start: int,
         output: int,
         standard_input: int | None = None,
@@ -235,7 +241,7 @@ class Inner(Family):
 
     # --- the loop ---
 
-    def serve(self, gone: "tuple[int, int]", wake: int) -> None:
+    def serve(self, gone: tuple[int, int], wake: int) -> None:
         """Work until the application or the outer process is gone, or the socket is closed."""
         poll = select.poll()
         for fd in (*gone, wake):
@@ -274,13 +280,13 @@ class Inner(Family):
 CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC, <bits/socket.h>
 
 
-def read_head(table: "mmap.mmap") -> "tuple[int, int]":
+def read_head(table: mmap.mmap) -> tuple[int, int]:
     """Give place and length of the table of daemons."""
     head = table[:HEAD_BYTES]
     return int.from_bytes(head[:8], "big") or HEAD_BYTES, int.from_bytes(head[8:], "big")
 
 
-def read_table(table: "mmap.mmap") -> "dict[int, Daemon]":
+def read_table(table: mmap.mmap) -> dict[int, Daemon]:
     """Read the table of daemons; again if it was written meanwhile."""
     while True:
         place, length = read_head(table)

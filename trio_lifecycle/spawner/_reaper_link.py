@@ -15,7 +15,7 @@ from typing import Any, Final
 import trio
 
 from trio_lifecycle.spawner._reaper_program import ReaperStartError, start_program
-from trio_lifecycle.spawner._spawned_process import is_readable
+from trio_lifecycle.spawner._spawned_process import is_readable, is_readable_soon
 from trio_lifecycle.spawner._ward import ReaperGoneError, SpawnRefusedError, Ward
 
 _log: Final = logging.getLogger("trio_lifecycle")
@@ -30,7 +30,7 @@ _MOST_DESCRIPTORS: Final = 4
 PATIENCE_S: Final = 1.0
 
 # How long an answer is waited for in place. It takes half of that, which is what posix_spawn(3) in
-# this program would take, too; and less than going round Trio's loop for it.
+# this program would take, too; going round Trio's loop for it would take as much again.
 _IN_PLACE_S: Final = 0.0005
 
 # How long its start may take on a machine that is very busy; 15 ms are usual.
@@ -185,7 +185,8 @@ class ReaperLink:
         number, answer = self._expect()
         try:
             await self._send(("spawn", number, *order), descriptors)
-            self.take_in(_IN_PLACE_S)
+            if is_readable_soon(self._socket.fileno(), _IN_PLACE_S):
+                self.take_in()
             if not answer.come.is_set():
                 await self._await(answer)
         except BaseException:

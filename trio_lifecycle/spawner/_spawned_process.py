@@ -2,6 +2,7 @@
 
 import os
 import select
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -113,3 +114,14 @@ def is_readable(fd: int, wait_s: float = 0.0) -> bool:
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(wait_s * 1000))
+
+
+def is_readable_soon(fd: int, wait_s: float) -> bool:
+    """Do the same without going to sleep: to be woken would take a third of half a millisecond."""
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    deadline = time.perf_counter() + wait_s
+    while not (found := poll.poll(0)) and time.perf_counter() < deadline:
+        # For who is to make it readable, if there is one processor only.
+        os.sched_yield()
+    return bool(found)

@@ -14,15 +14,14 @@ from trio_lifecycle.spawner._refusals import RETRYABLE
 @contextmanager
 def open_streams(
     request: SpawnRequest,
-) -> Iterator[tuple[FileOutput | PipedOutput, tuple[int, int, int]]]:
-    """Give the daemon's output and its three standard streams.
+) -> Iterator[tuple[FileOutput | PipedOutput, int]]:
+    """Give the daemon's output, and the descriptor that it writes to.
 
-    Whatever is only the child's is closed again.
+    That is only the child's, and closed again.
     """
     opened: list[int] = []
     try:
         try:
-            opened.append(above_streams(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)))
             output, write_end = _open_output(request)
             opened.append(write_end)
         except OSError as error:
@@ -30,13 +29,27 @@ def open_streams(
             retryable = error.errno in RETRYABLE
             raise SpawnError(request.name, problem, error.errno, retryable) from error
         try:
-            yield output, (opened[0], opened[1], opened[1])
+            yield output, write_end
         except BaseException:
             output.close()
             raise
     finally:
         for fd in opened:
             os.close(fd)
+
+
+@contextmanager
+def open_null(request: SpawnRequest) -> Iterator[int]:
+    """Give a descriptor from which there is nothing to read."""
+    try:
+        null = above_streams(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        problem = f"its standard input can't be set up: {error}"
+        raise SpawnError(request.name, problem, error.errno, error.errno in RETRYABLE) from error
+    try:
+        yield null
+    finally:
+        os.close(null)
 
 
 def _open_output(request: SpawnRequest) -> tuple[FileOutput | PipedOutput, int]:
