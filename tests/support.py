@@ -245,6 +245,9 @@ def run_app(
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# For a program that gives up the rights to write what coverage has measured.
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+
 PROLOGUE = """
 import os, signal, sys, time
 import trio

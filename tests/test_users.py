@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.stepping import DAEMON, look, only_root, python_for_all, refused, start, unknown
-from tests.support import permitted, request, run_app
+from tests.support import UNMEASURED, permitted, request, run_app
 from trio_lifecycle.spawner._identity import identity_of
 
 ordinary = pytest.mark.skipif(os.getuid() == 0, reason="root may do all that is refused here")
@@ -143,7 +143,7 @@ def test_an_ordinary_user_is_refused_what_only_root_may() -> None:
         f"1 False its limit nofile can't be set to {pair}: {only} raise a hard limit",
         "is himself",
         "",
-    ] == run_app(AS_ANOTHER, python_for_all())
+    ] == run_app(AS_ANOTHER, python_for_all(), env=UNMEASURED)
 
 
 @ordinary

@@ -73,7 +73,7 @@ class DaemonHandle:
 
     @property
     def guarantee(self) -> Guarantee | None:
-        """What becomes of it when this program ends, however that ends: ``"guarded"``, for example.
+        """Give what is promised for its end, such as ``"guarded"``.
 
         See ``LocalSpawner``. None for an adopted daemon: it is its starter's.
         """

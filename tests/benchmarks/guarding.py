@@ -251,6 +251,7 @@ async def _stop(count: int) -> float:
     config = LifecycleConfig(
         "sleep", args=["3600"], ready_mode=Manual(), stop_ladder=StopLadder((signal.SIGTERM, 10.0))
     )
+    took = 0.0
     async with trio.open_nursery() as nursery:
         daemons = [await nursery.start(DaemonLifecycle(config).run) for _ in range(count)]
         await trio.sleep(0.1)
@@ -258,4 +259,5 @@ async def _stop(count: int) -> float:
         async with trio.open_nursery() as stopping:
             for daemon in daemons:
                 stopping.start_soon(daemon.stop)
-        return time.perf_counter() - began
+        took = time.perf_counter() - began
+    return took

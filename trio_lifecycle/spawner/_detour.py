@@ -24,11 +24,16 @@ async def take_the_step(stepping: Stepping, process: Process, request: SpawnRequ
             await stepping.done()
             return
         await stepping.done()
-    except BaseException as error:
-        with trio.CancelScope(shield=True), trio.move_on_after(KILL_PATIENCE_S):
-            await process.signal_tree(signal.SIGKILL)
-            await process.wait_gone()
-        process.close()
-        if isinstance(error, StepError):
-            raise explain(error, request) from error
+    except StepError as error:
+        await _end(process)  # noqa: ASYNC120  # it shields itself
+        raise explain(error, request) from error
+    except BaseException:
+        await _end(process)  # noqa: ASYNC102  # it shields itself, and is bounded
         raise
+
+
+async def _end(process: Process) -> None:
+    with trio.CancelScope(shield=True), trio.move_on_after(KILL_PATIENCE_S):
+        await process.signal_tree(signal.SIGKILL)
+        await process.wait_gone()
+    process.close()

@@ -32,7 +32,7 @@ class LocalProcess(SpawnedProcess):
         guarantee: Literal["scoped", "detached"],
     ) -> None:
         super().__init__(pid, pidfd, instance_id, output)
-        self._guarantee = guarantee
+        self._guarantee: Literal["scoped", "detached"] = guarantee
         self._ended = False
         self._reaped = False
         self._gone = False

@@ -38,7 +38,7 @@ class PortableProcess(Process):
     ) -> None:
         self._process = process
         self._output = output
-        self._guarantee = guarantee
+        self._guarantee: Literal["scoped", "detached"] = guarantee
         self._gone = False
 
     @classmethod

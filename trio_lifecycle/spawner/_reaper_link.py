@@ -76,6 +76,7 @@ class ReaperLink:
         self._numbers = count(1)
         # Spawned a moment ago, and perhaps at its end already: nobody has asked to hear of it yet.
         self._unclaimed: dict[int, tuple[int | None, bool] | None] = {}
+        self._discarded: list[int] = []
         self._greeted = trio.Event()
         self._writing = trio.Lock()
         _links.add(self)
@@ -140,7 +141,7 @@ class ReaperLink:
     def retire(self) -> None:
         """Use it for nothing new; it is let go when its last daemon is gone."""
         self.retired = True
-        if not self.wards:
+        if not self.wards and not self._answers and not self._unclaimed:
             with suppress(OSError):
                 # Both sides hear of it, and each does what it does when the other is gone.
                 self._socket.shutdown(socket.SHUT_RDWR)
@@ -231,8 +232,18 @@ class ReaperLink:
     def discard(self, pid: int) -> None:
         """Have a daemon killed that nobody wants any more."""
         self._unclaimed.pop(pid, None)
-        with suppress(OSError):
-            self._socket.send(marshal.dumps(("discard", pid)))
+        self._discarded.append(pid)
+        self._discard()
+
+    def _discard(self) -> None:
+        while self._discarded:
+            try:
+                self._socket.send(marshal.dumps(("discard", self._discarded[0])))
+            except BlockingIOError:  # it is stopped; tried again when it says something
+                return
+            except OSError:  # it is gone, and so is the daemon
+                pass
+            del self._discarded[0]
 
     def _expect(self) -> tuple[int, _Answer]:
         if self.lost is not None:
@@ -309,6 +320,7 @@ class ReaperLink:
             for _, _, rights in ancillary:
                 descriptors.frombytes(rights[: len(rights) - len(rights) % 4])
             self.slow = False
+            self._discard()
             self._hear(marshal.loads(packet), descriptors[0] if descriptors else -1)
 
     def _hear(self, message: tuple[Any, ...], pidfd: int) -> None:
@@ -338,11 +350,13 @@ class ReaperLink:
             if message[0] == "spawned":
                 self._unclaimed[message[1]] = None
             answer.come.set()
-            return
-        if pidfd >= 0:
-            os.close(pidfd)
-        if message[0] == "spawned":
-            self.discard(message[1])
+        else:
+            if pidfd >= 0:
+                os.close(pidfd)
+            if message[0] == "spawned":
+                self.discard(message[1])
+        if self.retired:
+            self.retire()
 
     def _lose(self, reason: str) -> None:
         if self.lost is not None:
