@@ -251,7 +251,6 @@ async def _stop(count: int) -> float:
     config = LifecycleConfig(
         "sleep", args=["3600"], ready_mode=Manual(), stop_ladder=StopLadder((signal.SIGTERM, 10.0))
     )
-    took = 0.0
     async with trio.open_nursery() as nursery:
         daemons = [await nursery.start(DaemonLifecycle(config).run) for _ in range(count)]
         await trio.sleep(0.1)
@@ -259,5 +258,5 @@ async def _stop(count: int) -> float:
         async with trio.open_nursery() as stopping:
             for daemon in daemons:
                 stopping.start_soon(daemon.stop)
-        took = time.perf_counter() - began
-    return took
+        ended = time.perf_counter()
+    return ended - began
