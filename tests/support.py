@@ -252,5 +252,6 @@ PROLOGUE = """
 import os, signal, sys, time
 import trio
 from trio_lifecycle import *
+from tests.plugins import covered
 from tests.support import *
 """

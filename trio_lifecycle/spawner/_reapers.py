@@ -151,6 +151,7 @@ async def _attend(link: ReaperLink, born_with: object) -> None:
     except Exception:
         # Raised here it would end the program. Without its word, the daemons have lost it.
         _log.exception("a reaper is given up")
+        _unreaped.append(link.outer)
         link.give_up()
 
 
