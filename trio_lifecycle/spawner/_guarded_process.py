@@ -19,7 +19,6 @@ from trio_lifecycle._proc import (
     read_stat,
     signal_process,
     tree_of,
-    wchan,
 )
 from trio_lifecycle._requests import INSTANCE_VARIABLE
 from trio_lifecycle.spawner._cgroup import Cgroup
@@ -194,12 +193,6 @@ class GuardedProcess(SpawnedProcess):
                 for stat in self._rest()[:1]:
                     await wait_for(stat)
 
-    async def send_signal(self, signum: int) -> None:
-        """Send through the pidfd."""
-        if not self.ended:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signum)
-
     async def signal_tree(self, signum: int) -> None:
         """Have the reaper send it to the group, to all descendants, and to those that got away."""
         if self._gone:
@@ -215,13 +208,6 @@ class GuardedProcess(SpawnedProcess):
         for stat in self._rest():
             with suppress(PermissionError):
                 signal_process(stat, signum)
-
-    def find_stuck(self) -> tuple[int, str] | None:
-        """Look at the main process first, then at the rest."""
-        if not self.ended:
-            return self._pid, wchan(self._pid)
-        rest = [] if self.gone else self._rest()
-        return next(((stat.pid, wchan(stat.pid)) for stat in rest), None)
 
     def close(self) -> None:
         """Take in the rest of the output and close; remove the control group."""

@@ -8,7 +8,7 @@ from typing import Final, Literal
 import trio
 
 from trio_lifecycle._output import FileOutput, PipedOutput
-from trio_lifecycle._proc import Stat, all_stats, signal_process, tree_of, wchan
+from trio_lifecycle._proc import Stat, all_stats, signal_process, tree_of
 from trio_lifecycle.spawner._spawned_process import SpawnedProcess, is_readable
 from trio_lifecycle.spawner._wait import wait_for
 
@@ -131,12 +131,6 @@ class LocalProcess(SpawnedProcess):
             for stat in self._rest()[:1]:
                 await wait_for(stat)
 
-    async def send_signal(self, signum: int) -> None:
-        """Send through the pidfd."""
-        if not self.ended:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signum)
-
     async def signal_tree(self, signum: int) -> None:
         """Send to the group while the leader is unreaped, else to each of the rest by identity."""
         self.ended  # noqa: B018  # notices a child that somebody else reaped
@@ -147,13 +141,6 @@ class LocalProcess(SpawnedProcess):
             for stat in self._rest():
                 with suppress(PermissionError):
                     signal_process(stat, signum)
-
-    def find_stuck(self) -> tuple[int, str] | None:
-        """Look at the child first, then at the rest."""
-        if not self.ended:
-            return self._pid, wchan(self._pid)
-        rest = [] if self.gone else self._rest()
-        return next(((stat.pid, wchan(stat.pid)) for stat in rest), None)
 
     async def reap_at_end(self) -> None:
         """Leave no zombie and no descriptor when nobody asks after the child any more.

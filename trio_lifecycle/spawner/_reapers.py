@@ -170,7 +170,7 @@ async def _look_for_strays() -> None:
     _has_looked.set()
     try:
         strays = await trio.to_thread.run_sync(find_strays, abandon_on_cancel=True)
-    except OSError:
+    except OSError:  # no descriptor or memory is left, and this was only a hint
         return
     if strays:
         _log.warning(

@@ -2,7 +2,9 @@
 
 import os
 import select
+import signal
 import time
+from abc import abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
@@ -10,6 +12,7 @@ import trio
 
 from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle._proc import (
+    Stat,
     all_stats,
     has_variable,
     holder_of,
@@ -17,6 +20,7 @@ from trio_lifecycle._proc import (
     is_descendant,
     listeners_at,
     tree_of,
+    wchan,
 )
 from trio_lifecycle._requests import INSTANCE_VARIABLE
 from trio_lifecycle.abc import Process, Verdict
@@ -54,6 +58,23 @@ class SpawnedProcess(Process):
                     with suppress(trio.ClosedResourceError):
                         await trio.lowlevel.wait_readable(self._pidfd)
         return self.status
+
+    async def send_signal(self, signum: int) -> None:
+        """Send through the pidfd."""
+        if not self.ended:
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signum)
+
+    def find_stuck(self) -> tuple[int, str] | None:
+        """Look at the main process first, then at the rest."""
+        if not self.ended:
+            return self._pid, wchan(self._pid)
+        rest = [] if self.gone else self._rest()
+        return next(((stat.pid, wchan(stat.pid)) for stat in rest), None)
+
+    @abstractmethod
+    def _rest(self) -> list[Stat]:
+        """Find what is left of the tree, as this program sees it by itself."""
 
     async def contains(self, pid: int) -> bool | None:
         """Look at the parents, the session and the group."""
