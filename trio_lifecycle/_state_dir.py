@@ -30,9 +30,20 @@ def _home(environ: Mapping[str, str]) -> Path:
         ) from None
 
 
-def log_path(environ: Mapping[str, str], name: str) -> Path:
-    """Give the log file of a detached daemon of this name."""
-    return state_dir(environ) / "logs" / f"{name}.log"
+def log_path(environ: Mapping[str, str], name: str, directory: Path | None = None) -> Path:
+    """Give the log file of a detached daemon of this name.
+
+    Args:
+        environ: The environment.
+        name: The daemon's name.
+        directory: Where it is. Defaults to ``logs`` in the state directory.
+    """
+    return (directory or state_dir(environ) / "logs") / f"{name}.log"
+
+
+def registry_path(environ: Mapping[str, str]) -> Path:
+    """Give the database of this user's daemons."""
+    return state_dir(environ) / "registry.sqlite"
 
 
 def make_private(directory: Path) -> None:
@@ -56,5 +67,5 @@ def make_private(directory: Path) -> None:
         raise ConfigError(
             "state directory",
             f"{directory} belongs to somebody else or can be written by others; "
-            "make it yours and mode 0700",
+            "make it yours and mode 0700, or use a directory of your own",
         )

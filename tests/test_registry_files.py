@@ -1,0 +1,359 @@
+"""The files of a registry: private, and honest about what keeps them from being used."""
+
+# ruff: noqa: ASYNC240 - the files of a test are small, and on a local disk
+
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.registries import contents, mode_of, path, record, refusal
+from tests.stepping import DAEMON, only_root
+from tests.support import UNMEASURED, permitted, run_app
+from trio_lifecycle._errors import RegistryError
+from trio_lifecycle.registry._complaints import RefusalError, complaining
+from trio_lifecycle.registry._sqlite import SQLiteRegistry
+
+__all__ = ["path"]
+
+PARTS = ("", "-wal", "-shm", "-journal", ".lock")
+
+
+# --- private ---
+
+
+@pytest.fixture(params=[0o022, 0o000, 0o777], ids=oct)
+def umask(request: pytest.FixtureRequest, path: Path) -> Iterator[int]:
+    path.parent.mkdir(mode=0o700)
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+async def test_all_files_are_private_whatever_the_umask_is(path: Path, umask: int) -> None:
+    registry = SQLiteRegistry(path)
+    await registry.put(record())
+    found = {file.name: mode_of(file) for file in path.parent.iterdir()}
+    names = [path.name + part for part in PARTS if part != "-journal"]
+    assert dict.fromkeys(names, 0o600) == found
+
+
+async def test_the_directory_is_made_private(path: Path) -> None:
+    await SQLiteRegistry(path / "a" / "b").put(record())
+    assert [0o700] * 3 == [mode_of(made) for made in (path.parent, path, path / "a")]
+
+
+async def test_a_directory_that_others_may_read_will_do(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    await SQLiteRegistry(tmp_path / "r").put(record())
+    assert 0o755 == mode_of(tmp_path)
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("mode", [0o770, 0o702, 0o1777], ids=oct)
+async def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(mode)
+    said = await refusal(tmp_path / "registry.sqlite")
+    assert f"{tmp_path} belongs to somebody else or can be written by others" in said
+    assert "use a directory of your own" in said
+    with pytest.raises(RegistryError, match="use a directory of your own"):
+        async with SQLiteRegistry(tmp_path / "registry.sqlite").claim("queen"):
+            pass
+    assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.fault(64)
+async def test_a_link_in_the_place_of_the_directory_is_refused(path: Path) -> None:
+    elsewhere = path.parents[1] / "elsewhere"
+    elsewhere.mkdir(mode=0o700)
+    path.parent.symlink_to(elsewhere)
+    assert "is a link or no directory; remove it" in await refusal(path)
+    assert [] == list(elsewhere.iterdir())
+
+
+def link(file: Path) -> None:
+    elsewhere = file.parents[1] / "elsewhere"
+    elsewhere.write_text("untouched")
+    file.symlink_to(elsewhere)
+
+
+def link_to_nothing(file: Path) -> None:
+    file.symlink_to(file.parent / "nothing")
+
+
+def hard_link(file: Path) -> None:
+    elsewhere = file.parents[1] / "elsewhere"
+    elsewhere.write_text("untouched")
+    elsewhere.chmod(0o600)
+    file.hardlink_to(elsewhere)
+
+
+def file_for_everybody(file: Path) -> None:
+    file.touch()
+    file.chmod(0o666)
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize(
+    ("prepare", "finding"),
+    [
+        (link, "link"),
+        (link_to_nothing, "link"),
+        (hard_link, "has a second name elsewhere"),
+        (file_for_everybody, "can be written by others"),
+        (os.mkfifo, "is no file"),
+        (Path.mkdir, "directory|is no file"),
+    ],
+)
+async def test_a_file_that_others_could_have_prepared_is_refused(
+    path: Path, part: str, prepare: Callable[[Path], None], finding: str
+) -> None:
+    path.parent.mkdir(mode=0o700)
+    file = Path(f"{path}{part}")
+    prepare(file)
+    before = contents(path.parents[1])
+    said = await refusal(path)
+    assert any(words in said for words in finding.split("|"))
+    assert str(file) in said
+    assert before == contents(path.parents[1])
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("part", PARTS)
+async def test_a_file_of_somebody_else_is_refused(path: Path, part: str) -> None:
+    await SQLiteRegistry(path).put(record())
+    Path(f"{path}{part}").touch()
+    for file in path.parent.iterdir():
+        file.chmod(0o600)
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    os.chown(f"{path}{part}", DAEMON.pw_uid, -1)
+    before = contents(path.parent)
+    assert f"belongs to user {DAEMON.pw_uid} and not to this one" in await refusal(path)
+    assert before == contents(path.parent)
+
+
+async def test_a_link_that_takes_the_place_of_the_open_file_is_refused(path: Path) -> None:
+    registry = SQLiteRegistry(path)
+    await registry.put(record())
+    path.unlink()
+    link(path)
+    with pytest.raises(RegistryError, match="is a link; remove it"):
+        await registry.put(record())
+    assert "untouched" == (path.parents[1] / "elsewhere").read_text()
+
+
+# --- no room, no rights ---
+
+FULL = """
+import subprocess
+from tests.registries import record
+from trio_lifecycle._errors import RegistryError
+from trio_lifecycle.registry._sqlite import SQLiteRegistry
+
+room, filler = Path(sys.argv[1]), Path(sys.argv[1]) / "filler"
+registry = SQLiteRegistry(room / "registry.sqlite")
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k,mode=700", "tmpfs", room], check=True)
+
+def fill():
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(512)):
+                pass
+        except OSError:
+            pass
+
+async def refused(call, *args):
+    try:
+        await call(*args)
+    except RegistryError as error:
+        return error.problem
+    raise AssertionError("nothing was refused")
+
+async def main():
+    fill()
+    # Not even a file can be begun.
+    said = await refused(registry.put, record())
+    assert "make room" in said or "has room" in said, said
+    filler.unlink()
+    await registry.put(record("first"))
+    fill()
+    said = ""
+    stored = ["first"]
+    for number in range(1000):
+        name = f"next-{number:04}"
+        try:
+            await registry.put(record(name, report={"x": "y" * 1000}))
+        except RegistryError as error:
+            said = error.problem
+            break
+        stored.append(name)
+    assert "make room" in said or "has room" in said, said
+    # Nothing was lost, and what there is can be read.
+    assert stored == [r.name for r in await registry.daemons()]
+    async with registry.claim("queen"):
+        pass
+    filler.unlink()
+    await registry.put(record("last"))
+    assert sorted([*stored, "last"]) == [r.name for r in await registry.daemons()]
+    assert [] == [file.name for file in room.iterdir() if "bad" in file.name]
+
+trio.run(main)
+registry.close()
+"""
+
+
+@pytest.mark.fault(66)
+@pytest.mark.skipif(
+    not permitted("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
+    reason="only root may mount a disk to fill it",
+)
+def test_a_full_disk_loses_nothing_and_the_registry_works_again_when_there_is_room(
+    tmp_path: Path,
+) -> None:
+    room = tmp_path / "room"
+    room.mkdir(mode=0o700)
+    code = "from pathlib import Path\n" + FULL
+    assert [] == run_app(code, str(room), within=("unshare", "--mount"))
+
+
+@pytest.mark.fault(66)
+def test_a_file_that_may_not_grow_loses_nothing_and_works_again(path: Path) -> None:
+    code = """
+import resource
+from tests.registries import record
+from trio_lifecycle._errors import RegistryError
+from trio_lifecycle.registry._sqlite import SQLiteRegistry
+
+registry = SQLiteRegistry(sys.argv[1])
+big = record("big", report={"x": "y" * 100_000})
+
+async def main():
+    await registry.put(record())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, resource.RLIM_INFINITY))
+    try:
+        await registry.put(big)
+    except RegistryError as error:
+        print(error)
+    assert [record()] == await registry.daemons()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await registry.put(big)
+    assert [big, record()] == await registry.daemons()
+
+trio.run(main)
+"""
+    said = run_app(code, str(path))
+    assert 1 == len(said)
+    assert (
+        f"the registry {path} can't be used: disk I/O error; see that its disk has room" in said[0]
+    )
+
+
+READ_ONLY = """
+from pathlib import Path
+from tests.registries import record
+from trio_lifecycle._errors import RegistryError
+from trio_lifecycle.registry._sqlite import SQLiteRegistry
+
+registry = SQLiteRegistry(sys.argv[1])
+
+async def main():
+    for call in (registry.daemons, lambda: registry.put(record()), enter):
+        try:
+            await call()
+        except RegistryError as error:
+            print(error)
+
+async def enter():
+    async with registry.claim("queen"):
+        pass
+
+"""
+
+
+@pytest.mark.fault(66)
+@only_root
+@pytest.mark.parametrize("there", [True, False], ids=["a file", "no file"])
+def test_a_directory_without_the_right_to_write_is_named(path: Path, there: bool) -> None:
+    if there:
+        trio.run(SQLiteRegistry(path).put, record())
+    else:
+        path.parent.mkdir(mode=0o700)
+    for file in (*path.parent.iterdir(), path.parent):
+        os.chown(file, DAEMON.pw_uid, DAEMON.pw_gid)
+    path.parent.chmod(0o500)
+    for above in path.parents[1:4]:
+        above.chmod(0o755)
+    code = f"""{READ_ONLY}
+os.setgid({DAEMON.pw_gid})
+os.setuid({DAEMON.pw_uid})
+trio.run(main)
+"""
+    before = contents(path.parent)
+    said = run_app(code, str(path), env=UNMEASURED)
+    assert 3 == len(said)
+    assert all("the right to write the file and its directory" in line for line in said)
+    assert before == contents(path.parent)
+
+
+@pytest.mark.fault(66)
+@pytest.mark.skipif(
+    not permitted("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
+    reason="only root may mount a disk",
+)
+def test_a_disk_that_is_read_only_is_named(tmp_path: Path) -> None:
+    code = f"""{READ_ONLY}
+import subprocess
+room = str(Path(sys.argv[1]).parent)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", room], check=True)
+trio.run(registry.put, record())
+registry.close()
+subprocess.run(["mount", "-o", "remount,ro", room], check=True)
+trio.run(main)
+"""
+    said = run_app(code, str(tmp_path / "registry.sqlite"), within=("unshare", "--mount"))
+    assert 3 == len(said)
+    assert all("the right to write the file and its directory" in line for line in said)
+
+
+async def test_a_path_below_a_file_is_an_error_of_the_registry(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert "Not a directory; use another path" in await refusal(tmp_path / "file" / "sub" / "r")
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            OSError(28, "No space left on device", "/x/y"),
+            "/x/y: No space left on device; make room",
+        ),
+        (OSError(24, "Too many open files"), "Too many open files; raise the limit"),
+        (OSError(5, "Input/output error"), "Input/output error; see that its disk is sound"),
+        (OSError(37, "No locks available"), "keep it on a disk of this machine"),
+        (sqlite3.OperationalError("x"), "x; see that its disk is sound"),
+        (RefusalError("it is odd"), "it is odd"),
+    ],
+)
+def test_every_failure_of_a_file_says_what_would_help(raised: Exception, said: str) -> None:
+    with pytest.raises(RegistryError) as caught, complaining("/x"):
+        raise raised
+    assert said in caught.value.problem
+    assert raised is caught.value.__cause__
+
+
+async def test_a_file_system_without_shared_memory_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    class Elsewhere(sqlite3.Connection):
+        def execute(self, sql: str, *args: object) -> sqlite3.Cursor:
+            return super().execute(sql.replace("journal_mode = WAL", "journal_mode = DELETE"))
+
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, factory=Elsewhere, **k))
+    assert "lacks the shared memory" in await refusal(path)

@@ -1,0 +1,188 @@
+"""One connection to a database that is sound, private and ours."""
+
+import os
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from trio_lifecycle._state_dir import make_private
+from trio_lifecycle.registry import _schema
+from trio_lifecycle.registry._complaints import (
+    OccupiedError,
+    RefusalError,
+    is_damage,
+    primary_code,
+)
+from trio_lifecycle.registry._lock_file import LockFile
+from trio_lifecycle.registry._private_files import create_private, find_private
+from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside
+
+ResultT = TypeVar("ResultT")
+
+# Without -journal, which a database in WAL mode has not.
+_LASTING: Final = ("", "-wal", "-shm")
+
+Places = list[tuple[int, int] | None]
+
+
+class Mark(NamedTuple):
+    """What differs once anything in a database has changed.
+
+    Attributes:
+        connection: Through which it was read; a new one may be to another file.
+        others: A number that changes with the changes of others (PRAGMA data_version).
+        own: The same for those of the connection.
+    """
+
+    connection: sqlite3.Connection
+    others: int
+    own: int
+
+
+def mark_of(connection: sqlite3.Connection) -> Mark:
+    """Take the mark of a database as it is now, or within a transaction as that sees it."""
+    others = connection.execute("PRAGMA data_version").fetchone()[0]
+    return Mark(connection, others, connection.total_changes)
+
+
+class Session:
+    """One connection, and which files it was opened on.
+
+    Opening, and setting a damaged file aside, is for one program at a time. What is done in a
+    session needs no such turn; SQLite sees to that.
+
+    Args:
+        path: The database; made if need be.
+
+    Raises:
+        OccupiedError: Somebody else is opening it at this moment.
+        ConfigError, RefusalError: It is not ours alone, or not ours at all.
+        sqlite3.Error, OSError: It can't be opened. One that was damaged was set aside.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        make_private(Path(path).parent)
+        # Before the first file is made: nothing is written where something is wrong.
+        for suffix in ("", *COMPANIONS):
+            find_private(path + suffix)
+        with _Gate(path):
+            self.connection = _open(path)
+        self._places = _places(path)
+        self.pid = os.getpid()
+
+    def in_place(self) -> bool:
+        """Whether the files at the path are still those that were opened.
+
+        What is written into a file that was removed is lost, and so is what is written past a log
+        (-wal) that was removed.
+        """
+        return self._places == _places(self._path)
+
+    def transact(self, work: Callable[[sqlite3.Connection], ResultT], begin: str) -> ResultT:
+        """Do some work in a transaction: all of it, or nothing."""
+        self.connection.execute(begin)
+        try:
+            # A later version of this package may have changed the tables meanwhile.
+            _schema.check_version(_schema.version_of(self.connection), _schema.STEPS)
+            result = work(self.connection)
+            self.connection.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # the first error tells more
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+            raise
+        return result
+
+    def set_aside(self, reason: BaseException) -> None:
+        """Set the damaged file aside, unless somebody did so before; the session is over then.
+
+        Raises:
+            OccupiedError: Somebody else is opening it at this moment.
+            OSError: It can't be renamed.
+        """
+        with _Gate(self._path):
+            if self.in_place():
+                set_database_aside(self._path, reason)
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.connection.close()
+
+
+class _Gate:
+    """The right to open, to make, and to set aside the database of a path."""
+
+    def __init__(self, path: str) -> None:
+        self._lock = LockFile(os.fsencode(path) + b".lock")
+
+    def __enter__(self) -> None:
+        if not self._lock.try_lock():
+            self._lock.release()
+            raise OccupiedError
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _open(path: str) -> sqlite3.Connection:
+    found = find_private(path)
+    if found is None:
+        create_private(path)
+    elif found.st_size:
+        _look_first(path)
+    connection = _connect(path)
+    try:
+        _set_up(connection)
+    except BaseException as error:
+        if is_damage(error):
+            set_database_aside(path, error)
+        connection.close()
+        raise
+    return connection
+
+
+def _look_first(path: str) -> None:
+    """Refuse a database that is not ours, or of a later version, without leaving a trace in it."""
+    try:
+        # A connection that may write would carry the file's log into it when it is closed.
+        with closing(_connect(f"{Path(path).as_uri()}?mode=ro", uri=True)) as connection:
+            _schema.check_kind(connection, _schema.STEPS)
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        if is_damage(error):
+            set_database_aside(path, error)
+        # A transaction that was cut off must be undone first, which takes the right to write.
+        if primary_code(error) != sqlite3.SQLITE_READONLY:
+            raise
+
+
+def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
+    # No timeout: a wait in a thread can't be cancelled. One thread after the other uses it.
+    connection = sqlite3.connect(
+        path, timeout=0, isolation_level=None, check_same_thread=False, uri=uri
+    )
+    # Anybody may have put what is no UTF-8 into a text.
+    connection.text_factory = bytes
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    if mode != b"wal":
+        raise RefusalError(
+            "its file system lacks the shared memory that SQLite's write-ahead log needs; "
+            "keep it on a disk of this machine"
+        )
+    # What a program has written outlives it; only a loss of power may take the last of it.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("BEGIN IMMEDIATE")
+    _schema.bring_up_to_date(connection, _schema.STEPS)
+    connection.execute("COMMIT")
+
+
+def _places(path: str) -> Places:
+    found = (find_private(path + suffix) for suffix in _LASTING)
+    return [None if stat is None else (stat.st_dev, stat.st_ino) for stat in found]
