@@ -7,21 +7,26 @@ from typing import Any
 
 import pytest
 import trio
-from attrs import frozen
+from attrs import evolve, frozen
 from hypothesis import given
 
 from tests.simulated import in_simulated_time
+from tests.support import request
 from trio_lifecycle import (
     Callback,
     DaemonDiedError,
     DaemonLifecycle,
+    DaemonStateUnknownError,
     DiedBeforeReadyError,
     HealthCheck,
     Manual,
     ReadyTimeoutError,
+    SpawnError,
 )
 from trio_lifecycle.abc import (
     ArmedReady,
+    DaemonRecord,
+    Identity,
     Process,
     ReadyMode,
     Report,
@@ -78,6 +83,123 @@ def test_how_many_live_is_still_known_after_the_run() -> None:
 
     assert 2 == simulated.spawned
     assert 1 == simulated.alive
+
+
+# --- gates and records ---
+
+
+async def behind_a_gate(daemon: SimulatedDaemon) -> SimulatedProcess:
+    process = await spawned(SimulatedSpawner(daemon), gated=True)
+    assert (1, 0) == (daemon.spawned, daemon.opened)
+    return process
+
+
+async def spawned(spawner: SimulatedSpawner, name: str = "it", **changes: Any) -> SimulatedProcess:
+    wanted = request(f"/simulated/{name}", **changes)
+    async with trio.open_nursery() as nursery:
+        process = await spawner.spawn(wanted, nursery)
+    assert isinstance(process, SimulatedProcess)
+    return process
+
+
+def remembered(process: SimulatedProcess, **changes: Any) -> DaemonRecord:
+    facts = {"name": "simulated", "instance_id": "instance", "started_at": 0, "heartbeat_at": 0}
+    return DaemonRecord(**{**facts, **process.identity._asdict(), **changes})
+
+
+@in_simulated_time
+async def test_nothing_of_a_simulated_daemon_runs_before_its_gate_is_open() -> None:
+    daemon = SimulatedDaemon(ready_after=2.0, dies_after=5.0, writes=b"up")
+    process = await behind_a_gate(daemon)
+    prober = SimulatedSpawner(daemon).open_prober()
+    await trio.sleep(10.0)
+    assert not process.ended
+    assert b"" == process.output_tail()
+    assert (await prober.get("http://127.0.0.1:8080/")).absent
+    opened_at = trio.current_time()
+    await process.open_gate()
+    await process.open_gate()
+    assert b"up" == process.output_tail()
+    assert 1 == daemon.opened
+    await trio.sleep(2.0)
+    assert 200 == (await prober.get("http://127.0.0.1:8080/")).status
+    assert 1 == await process.wait()
+    assert opened_at + 5.0 == trio.current_time()
+    await process.open_gate()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@in_simulated_time
+async def test_at_its_gate_a_simulated_daemon_obeys_every_signal(signum: signal.Signals) -> None:
+    daemon = SimulatedDaemon(ignores_sigterm=True, unkillable=True, stops_after=9.0, lingers=9.0)
+    process = await behind_a_gate(daemon)
+    await process.send_signal(signal.SIGCONT)
+    assert not process.ended
+    await process.signal_tree(signum)
+    assert process.gone
+    assert -signum == await process.wait()
+    with pytest.raises(SpawnError, match="at its gate"):
+        await process.open_gate()
+    assert (0, 0) == (daemon.opened, daemon.alive)
+
+
+@in_simulated_time
+async def test_who_waits_for_one_at_its_gate_is_woken_at_its_end() -> None:
+    daemon = SimulatedDaemon(dies_after=5.0)
+    process = await behind_a_gate(daemon)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(process.wait_gone)
+        await trio.sleep(1.0)
+        await process.open_gate()
+    assert process.gone
+
+
+@in_simulated_time
+async def test_no_two_simulated_processes_are_the_same() -> None:
+    registry = [SimulatedDaemon(), SimulatedDaemon()]
+    several = SimulatedSpawner({"a": registry[0], "b": registry[1]})
+    processes = [await spawned(several, name) for name in "abab"]
+    processes.append(SimulatedProcess(registry[0].start()))
+    assert 5 == len({process.pid for process in processes})
+    assert 5 == len({process.identity for process in processes})
+    for process in processes:
+        found = await several.find_process(remembered(process))
+        assert found is not None
+        assert process.identity == found.identity
+
+
+@in_simulated_time
+async def test_a_simulated_process_is_found_by_its_record_until_it_has_ended() -> None:
+    daemon = SimulatedDaemon()
+    spawner = SimulatedSpawner(daemon)
+    process = await spawned(spawner)
+    record = remembered(process)
+    assert await spawner.find_process(remembered(process, start_time=0)) is None
+    assert await spawner.find_process(remembered(process, boot_id="older")) is None
+    with pytest.raises(DaemonStateUnknownError, match="elsewhere"):
+        await spawner.find_process(remembered(process, boot_id="another", host="elsewhere"))
+    daemon.unseen = True
+    with pytest.raises(DaemonStateUnknownError, match="unseen"):
+        await spawner.find_process(record)
+    daemon.unseen = False
+    await process.send_signal(signal.SIGKILL)
+    assert await spawner.find_process(record) is None
+
+
+def test_a_simulated_process_is_found_in_another_run_too() -> None:
+    daemon = SimulatedDaemon()
+    first = run_simulated(spawned, SimulatedSpawner(daemon))
+    second = run_simulated(spawned, SimulatedSpawner(daemon))
+    assert first.pid != second.pid
+    record = remembered(first)
+    assert run_simulated(SimulatedSpawner(daemon).find_process, record) is not None
+
+
+@pytest.mark.parametrize("is_foreign", [True, False])
+@in_simulated_time
+async def test_a_simulated_process_runs_its_program_unless_it_is_another(is_foreign: bool) -> None:
+    process = SimulatedProcess(SimulatedDaemon(is_foreign=is_foreign).start())
+    assert (not is_foreign) is process.runs("/simulated/it")
 
 
 # --- spawners ---
@@ -149,6 +271,54 @@ def hand_out(kind: type[Handed]) -> type[SimulatedSpawner]:
     return Flawed
 
 
+class HasNoGate(SimulatedSpawner):
+    """Starts everything at once."""
+
+    async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> Process:
+        return await super().spawn(evolve(request, gated=False), nursery)
+
+
+class OpensForTheDead(Handed):
+    """Says nothing of a process that has ended at its gate."""
+
+    async def open_gate(self) -> None:
+        self._it.open_gate()
+
+
+class HasOneIdentityForAll(Handed):
+    """Can't be told from others."""
+
+    @property
+    def identity(self) -> Identity:
+        return super().identity._replace(pid=1000, start_time=1)
+
+
+class ForgetsItsIdentity(Handed):
+    """Is another one when it has ended."""
+
+    @property
+    def identity(self) -> Identity:
+        return super().identity._replace(host=str(self.ended))
+
+
+class FindsWhatIsGone(SimulatedSpawner):
+    """Finds a process after its end."""
+
+    async def find_process(self, record: DaemonRecord) -> Process | None:
+        return next(
+            process
+            for process in map(SimulatedProcess, self._incarnations())
+            if process.identity == record.identity
+        )
+
+
+class FindsNothing(SimulatedSpawner):
+    """Remembers nobody."""
+
+    async def find_process(self, record: DaemonRecord) -> Process | None:
+        return None
+
+
 class FindsEverything(SimulatedSpawner):
     """Says that any program is there."""
 
@@ -172,6 +342,12 @@ class GivesOnePort(SimulatedSpawner):
         (hand_out(IsNeverGone), "gone is false"),
         (hand_out(KnowsNotItself), "not in its own tree"),
         (hand_out(HangsAfterTheEnd), None),
+        (HasNoGate, "its gate was not opened"),
+        (hand_out(OpensForTheDead), "said nothing"),
+        (hand_out(HasOneIdentityForAll), "two processes are one"),
+        (hand_out(ForgetsItsIdentity), "does not find it|has changed"),
+        (FindsWhatIsGone, "after its end"),
+        (FindsNothing, "does not find it"),
         (FindsEverything, "found a program that is not there"),
         (GivesOnePort, "a port was given twice"),
     ],

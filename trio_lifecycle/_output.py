@@ -117,7 +117,7 @@ class FileReader(AsyncIterator[str]):
     def __init__(self, path: Path, process: Process) -> None:
         self._path = path
         self._process = process
-        self._offset = path.stat().st_size if path.exists() else 0
+        self._offset = path.lstat().st_size if path.exists() else 0
         self._framer = LineFramer()
         self._lines: deque[str] = deque()
         self._done = False
@@ -167,19 +167,26 @@ def open_log(path: Path, *, through_links: bool = False) -> int:
 def read_end(path: Path, start: int, size: int) -> bytes:
     """Give the last bytes of a file, none from before ``start``; nothing if it can't be read."""
     try:
-        return read_from(path, max(start, path.stat().st_size - size), size)
+        return read_from(path, max(start, path.lstat().st_size - size), size)
     except OSError:
         return b""
 
 
 def read_from(path: Path, offset: int, size: int) -> bytes:
-    """Give some bytes of a file; nothing if it can't be read."""
+    """Give some bytes of a file; nothing if it can't be read, or is a link or no file."""
     try:
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        with open(path, "rb", opener=_open_to_read) as file:
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.seek(offset)
+                return file.read(size)
     except OSError:
-        return b""
+        pass
+    return b""
+
+
+def _open_to_read(path: str, flags: int) -> int:
+    # Neither a link nor a FIFO that was put there is to lead or to hold us.
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 class Destination:
@@ -330,10 +337,14 @@ class PipedOutput:
 
 
 class FileOutput:
-    """The log file of a daemon that writes to it itself."""
+    """The log file of a daemon that writes to it itself.
+
+    Attributes:
+        path: Where it is.
+    """
 
     def __init__(self, path: Path, tail_bytes: int, start: int) -> None:
-        self._path = path
+        self.path = path
         self._tail_bytes = tail_bytes
         self._start = start
 
@@ -348,11 +359,11 @@ class FileOutput:
 
     def tail(self) -> bytes:
         """Give the end of what was written since the spawn."""
-        return read_end(self._path, self._start, self._tail_bytes)
+        return read_end(self.path, self._start, self._tail_bytes)
 
     def lines(self, process: Process) -> AsyncIterator[str]:
         """Give the lines that come from now on; the file is looked at again and again."""
-        return FileReader(self._path, process)
+        return FileReader(self.path, process)
 
 
 # What a pipe can hold at most for an ordinary user (pipe(7), pipe-max-size): a stray that still

@@ -2,8 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import trio
 
 from trio_lifecycle._guarantee import Guarantee
+from trio_lifecycle._records import Identity
 from trio_lifecycle._reports import Verdict
 
 
@@ -24,6 +28,30 @@ class Process(ABC):
     def lost(self) -> str | None:
         """Why its guarantee holds no more, as a sentence; None while all is well."""
         return None
+
+    @property
+    def identity(self) -> Identity | None:
+        """What tells the main process from all others, for a record of it; None if that is unknown.
+
+        The same for as long as the object lives, also when the process has ended.
+        """
+        return None
+
+    @property
+    def log_file(self) -> Path | None:
+        """The file that its output goes straight into; None if it goes elsewhere."""
+        return None
+
+    async def open_gate(self) -> None:
+        """Let a process that was spawned with ``gated`` go on to its program.
+
+        Returns once the program was executed; nothing happens for a process without a gate. When it
+        raises, the caller still has to end the process.
+
+        Raises:
+            SpawnError: The program can't be executed, or the process ended at its gate.
+        """
+        await trio.lowlevel.checkpoint()
 
     @property
     @abstractmethod
@@ -96,6 +124,14 @@ class Process(ABC):
     @abstractmethod
     async def listener_at(self, host: str, port: int) -> Verdict:
         """Say whether who listens at a loopback address belongs to the tree."""
+
+    def runs(self, program: str) -> bool | None:
+        """Say whether the main process runs this program's file; None where that can't be told.
+
+        It does if its executable is that file, links resolved, or if it is a script, then the first
+        or second of its arguments.
+        """
+        return None
 
     def report_strays(self, hear: Callable[[int, str], None]) -> None:  # noqa: B027  # few can tell
         """Have processes reported that may be of the tree, but can't be told to be.

@@ -36,6 +36,36 @@ def namespace(pid: int | str, kind: str) -> int | None:
     return None
 
 
+def link(pid: int | str, name: str) -> str | None:
+    """Give where a link of a process points, such as "exe"; None if that can't be had."""
+    with suppress(*ABSENT):
+        return os.readlink(f"/proc/{pid}/{name}")  # noqa: PTH115  # not all of them are paths
+    return None
+
+
+def opened(pid: int | str, name: str) -> os.stat_result | None:
+    """Look at the file behind a link of a process, also one with no path any more, or elsewhere."""
+    with suppress(*ABSENT):
+        return os.stat(f"/proc/{pid}/{name}")  # noqa: PTH116
+    return None
+
+
+def shows_us() -> bool:
+    """Say whether /proc is that of this program's own pid namespace (pid_namespaces(7))."""
+    with suppress(*ABSENT):
+        return os.readlink("/proc/self") == str(os.getpid())  # noqa: PTH115
+    return False
+
+
+def boot_id() -> str:
+    """Give what tells this boot of this machine from every other: random(4).
+
+    Raises:
+        OSError: It can't be read; this is no Linux, say.
+    """
+    return read("/proc/sys/kernel/random/boot_id").decode().strip()
+
+
 def all_pids() -> list[int]:
     """List all processes; nothing when there is no /proc."""
     with suppress(*ABSENT), os.scandir("/proc") as entries:

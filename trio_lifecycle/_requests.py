@@ -41,6 +41,8 @@ class SpawnRequest:
         user: Whom it runs as, by name or id; None is this program's user.
         group: Its main group, by name or id; None is the user's, or this program's.
         ladder: How it is stopped when its owner was killed.
+        gated: True when nothing of the program may run before ``Process.open_gate``; if this
+            program ends before that, the process does, too, and the program never ran.
     """
 
     name: str
@@ -56,3 +58,4 @@ class SpawnRequest:
     user: str | int | None = None
     group: str | int | None = None
     ladder: StopLadder = DEFAULT_STOP_LADDER
+    gated: bool = False

@@ -1,14 +1,16 @@
-"""Processes that somebody else started: found behind an address, or not to be seen at all."""
+"""Processes that somebody else started, found behind an address or by a record."""
 
 import os
 import select
 import signal
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from pathlib import Path
 
 import trio
 
-from trio_lifecycle._errors import DaemonStateUnknownError
+from trio_lifecycle._machine import identity_of
+from trio_lifecycle._output import FileOutput
 from trio_lifecycle._proc import (
     Stat,
     all_stats,
@@ -16,7 +18,11 @@ from trio_lifecycle._proc import (
     tree_of,
     wchan,
 )
+from trio_lifecycle._records import Identity
 from trio_lifecycle.abc import Process, Verdict
+from trio_lifecycle.spawner._listening import Listening
+from trio_lifecycle.spawner._program import runs
+from trio_lifecycle.spawner._unseen_process import NoLines
 from trio_lifecycle.spawner._wait import wait_for
 
 
@@ -24,11 +30,22 @@ class FoundProcess(Process):
     """A process of this machine that is not our child.
 
     Told by its number and start time together.
+
+    Args:
+        stat: The process.
+        pidfd: A descriptor of it, which is kept as long as this object is.
+        instance_id: Which instance of a daemon it is; empty where that is not known.
+        output: The log file that it writes to, where that is known.
     """
 
-    def __init__(self, stat: Stat, pidfd: int) -> None:
+    def __init__(
+        self, stat: Stat, pidfd: int, instance_id: str = "", output: FileOutput | None = None
+    ) -> None:
         self._stat = stat
         self._pidfd = pidfd
+        self._output = output
+        self._identity: Identity | None = None
+        self._listening = Listening(lambda: tree_of(stat, all_stats()), instance_id)
         self._turn = trio.Lock()
         self._ended = False
         self._tree = {stat.pid: stat}
@@ -43,6 +60,19 @@ class FoundProcess(Process):
     def pid(self) -> int:
         """Its number."""
         return self._stat.pid
+
+    @property
+    def identity(self) -> Identity | None:
+        """Known from the beginning."""
+        if self._identity is None:
+            with suppress(OSError):
+                self._identity = identity_of(self._stat.pid, self._stat.start_time)
+        return self._identity
+
+    @property
+    def log_file(self) -> Path | None:
+        """As it was recorded."""
+        return None if self._output is None else self._output.path
 
     @property
     def status(self) -> None:
@@ -112,97 +142,27 @@ class FoundProcess(Process):
         return any(pid == stat.pid for stat in tree_of(self._stat, all_stats()))
 
     async def listener_at(self, host: str, port: int) -> Verdict:
-        """It was found by its listener."""
-        return Verdict.UNKNOWN
+        """Look who holds the listening socket: one of the tree, or one that bears its id."""
+        return self._listening.verdict_at(host, port, None if self.ended else self.pid)
+
+    def runs(self, program: str) -> bool | None:
+        """Look at its executable and its arguments."""
+        found = runs(self.pid, program)
+        # As long as it has not ended the number is not another's.
+        return None if self.ended else found
 
     def output_tail(self) -> bytes:
-        """Its output goes where its starter wanted it."""
-        return b""
+        """Give the end of the log file; nothing if its starter wanted the output elsewhere."""
+        return b"" if self._output is None else self._output.tail()
 
     def lines(self) -> AsyncIterator[str]:
-        """Its output goes where its starter wanted it."""
-        return _NoLines()
+        """Follow the log file; no line if its starter wanted the output elsewhere."""
+        return NoLines() if self._output is None else self._output.lines(self)
 
     def close(self) -> None:
         """The descriptor stays with the object: others may use it, too."""
 
 
-class _NoLines(AsyncIterator[str]):
-    """The lines of a process whose output goes elsewhere: none."""
-
-    async def __anext__(self) -> str:
-        await trio.lowlevel.checkpoint()
-        raise StopAsyncIteration
-
-
 def _lives(stat: Stat, stats: Mapping[int, Stat]) -> bool:
     now = stats.get(stat.pid)
     return now is not None and now.start_time == stat.start_time and not now.dead
-
-
-class UnseenProcess(Process):
-    """A daemon that answers, but whose process can't be found from here.
-
-    On another machine, or another user's.
-    """
-
-    @property
-    def pid(self) -> None:
-        """It can't be told."""
-        return
-
-    @property
-    def status(self) -> None:
-        """It can't be told."""
-        return
-
-    @property
-    def ended(self) -> bool:
-        """Its end can't be seen."""
-        return False
-
-    @property
-    def gone(self) -> bool:
-        """Its end can't be seen."""
-        return False
-
-    async def wait(self) -> None:
-        """Its end can't be seen."""
-        await trio.sleep_forever()
-
-    async def wait_gone(self) -> None:
-        """Its end can't be seen."""
-        await trio.sleep_forever()
-
-    async def send_signal(self, signum: int) -> None:
-        """Refuse: there is nobody to send it to."""
-        raise DaemonStateUnknownError(
-            "the daemon", "its process can't be found from here, so it can't be signalled"
-        )
-
-    async def signal_tree(self, signum: int) -> None:
-        """Refuse: there is nobody to send it to."""
-        await self.send_signal(signum)
-
-    def find_stuck(self) -> None:
-        """Nothing is seen."""
-        return
-
-    async def contains(self, pid: int) -> None:
-        """It can't be told."""
-        return
-
-    async def listener_at(self, host: str, port: int) -> Verdict:
-        """It can't be told."""
-        return Verdict.UNKNOWN
-
-    def output_tail(self) -> bytes:
-        """Its output goes where its starter wanted it."""
-        return b""
-
-    def lines(self) -> AsyncIterator[str]:
-        """Its output goes where its starter wanted it."""
-        return _NoLines()
-
-    def close(self) -> None:
-        """Nothing is open."""

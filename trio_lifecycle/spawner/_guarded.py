@@ -1,6 +1,7 @@
 """Spawning through the reaper."""
 
 import os
+from contextlib import ExitStack
 from typing import Final
 
 from trio_lifecycle._errors import GuaranteeError, SpawnError
@@ -9,7 +10,7 @@ from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle.abc import SpawnRequest
 from trio_lifecycle.spawner._cgroup import Cgroup, CgroupUnavailable, find_parent
 from trio_lifecycle.spawner._child_environment import environment
-from trio_lifecycle.spawner._detour import take_the_step
+from trio_lifecycle.spawner._detour import Detour, Gate, find_detour, take_the_step
 from trio_lifecycle.spawner._guarded_process import GuardedProcess
 from trio_lifecycle.spawner._reaper_link import ReaperLink
 from trio_lifecycle.spawner._reaper_program import ReaperStartError
@@ -45,15 +46,19 @@ async def spawn_guarded(
     link = await _find_reaper(request, "contained" if contained else "guarded")
     cgroup = _make_cgroup(request) if contained else None
     try:
-        stepping = Stepping.for_request(request, None if cgroup is None else cgroup.procs_file)
-        try:
-            process = await _spawn(request, owner, output, stdout, link, cgroup, stepping)
-            if stepping is not None:
-                await take_the_step(stepping, process, request)
+        procs_file = None if cgroup is None else cgroup.procs_file
+        detour = find_detour(request, owner, procs_file)
+        with ExitStack() as stack:
+            if detour is not None:
+                stack.callback(detour.close)
+            process = await _spawn(request, owner, output, stdout, link, cgroup, detour)
+            if detour is not None and request.gated:
+                detour.let_go()
+                process.stand_at(Gate(detour, request))
+                stack.pop_all()
+            elif isinstance(detour, Stepping):
+                await take_the_step(detour, process, request)
             return process
-        finally:
-            if stepping is not None:
-                stepping.close()
     except BaseException:
         if cgroup is not None:
             cgroup.kill()
@@ -86,18 +91,18 @@ async def _spawn(
     stdout: int,
     link: ReaperLink,
     cgroup: Cgroup | None,
-    stepping: Stepping | None,
+    detour: Detour | None,
 ) -> GuardedProcess:
     directory = request.working_dir
     program, argv = request.program, [request.program, *request.args]
     descriptors = [stdout]
-    if stepping is not None:
-        program, argv = stepping.program, stepping.argv
-        descriptors.append(stepping.stdin)
+    if detour is not None:
+        program, argv = detour.program, detour.argv
+        descriptors.append(detour.stdin)
     order = (
         os.fsencode(program),
         [*map(os.fsencode, argv)],
-        environment(request, {} if stepping is None else stepping.env, owner),
+        environment(request, {} if detour is None else detour.env, owner),
         None if directory is None else os.fsencode(directory),
         tuple((rung.signum, rung.seconds) for rung in request.ladder.rungs),
         request.instance_id.encode(),

@@ -16,7 +16,6 @@ from trio_lifecycle._proc import (
     all_stats,
     command_line,
     has_variable,
-    read_stat,
     signal_process,
     tree_of,
 )
@@ -57,7 +56,6 @@ class GuardedProcess(SpawnedProcess):
         super().__init__(pid, pidfd, instance_id, output)
         self._link = link
         self._cgroup = cgroup
-        self._stat: Stat | None = None
         self._ended = False
         self._gone = False
         self._status: int | None = None
@@ -156,13 +154,6 @@ class GuardedProcess(SpawnedProcess):
         if self._stat is None:
             self._identify()
         return await super().wait()
-
-    def _identify(self) -> None:
-        with suppress(OSError):
-            stat = read_stat(self._pid)
-            # As long as it has not ended the number is not another's.
-            if self._pidfd >= 0 and not is_readable(self._pidfd):
-                self._stat = stat
 
     def _rest(self) -> list[Stat]:
         """Find what is left of the tree, without the reaper."""

@@ -3,6 +3,7 @@
 import functools
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import trio
@@ -15,9 +16,17 @@ from trio_lifecycle._ports import reserve_port
 from trio_lifecycle._posix_spawn import spawn
 from trio_lifecycle._proc import ephemeral_ports
 from trio_lifecycle._strays import owner_mark
-from trio_lifecycle.abc import Prober, Process, ReservedPort, Spawner, SpawnRequest
+from trio_lifecycle.abc import (
+    DaemonRecord,
+    Prober,
+    Process,
+    ReservedPort,
+    Spawner,
+    SpawnRequest,
+)
 from trio_lifecycle.spawner._child_environment import environment
-from trio_lifecycle.spawner._detour import take_the_step
+from trio_lifecycle.spawner._detour import Gate, find_detour, take_the_step
+from trio_lifecycle.spawner._finding import find_process
 from trio_lifecycle.spawner._guarded import spawn_guarded
 from trio_lifecycle.spawner._local_prober import LocalProber
 from trio_lifecycle.spawner._local_process import LocalProcess
@@ -87,29 +96,35 @@ class LocalSpawner(Spawner):
         output: FileOutput | PipedOutput,
         stdout: int,
     ) -> Process:
-        stepping = Stepping.for_request(request)
-        if stepping is None:
+        # A detached daemon has no owner, whatever this program itself is owned by.
+        owner = None if request.detached else _mark(request)
+        detour = find_detour(request, owner)
+        if detour is None:
             with open_null(request) as null:
                 streams = (null, stdout, stdout)
-                process = await _start(request, output, request.program, request.args, {}, streams)
+                way = request.program, request.args
+                process = await _start(request, output, owner, *way, {}, streams)
         else:
-            try:
-                process = await _start(
-                    request,
-                    output,
-                    stepping.program,
-                    stepping.argv[1:],
-                    stepping.env,
-                    (stepping.stdin, stdout, stdout),
-                )
-                await take_the_step(stepping, process, request)
-            finally:
-                stepping.close()
+            with ExitStack() as stack:
+                stack.callback(detour.close)
+                streams = (detour.stdin, stdout, stdout)
+                way = detour.program, tuple(detour.argv[1:])
+                process = await _start(request, output, owner, *way, detour.env, streams)
+                if request.gated:
+                    detour.let_go()
+                    process.stand_at(Gate(detour, request))
+                    stack.pop_all()
+                elif isinstance(detour, Stepping):
+                    await take_the_step(detour, process, request)
         if request.detached:
             # Nobody may ever ask after it again, and an ended child stays a zombie until its parent
             # looks.
             trio.lowlevel.spawn_system_task(process.reap_at_end, name=f"reap {request.name}")
         return process
+
+    async def find_process(self, record: DaemonRecord) -> Process | None:
+        """Look among the processes of this machine."""
+        return find_process(record)
 
     async def find_binary(self, name: str, search_path: tuple[Path, ...]) -> str:
         """Look on this machine."""
@@ -127,14 +142,13 @@ class LocalSpawner(Spawner):
 async def _start(
     request: SpawnRequest,
     output: FileOutput | PipedOutput,
+    owner: str | None,
     program: str,
-    args: "tuple[str, ...] | list[str]",
+    args: tuple[str, ...],
     user_env: Mapping[str, str | None],
     streams: tuple[int, int, int],
 ) -> LocalProcess | PortableProcess:
     directory = request.working_dir
-    # A detached daemon has no owner, whatever this program itself is owned by.
-    owner = None if request.detached else _mark(request)
     encoded = environment(request, user_env, owner)
     env = {os.fsdecode(key): os.fsdecode(value) for key, value in encoded.items()}
     if is_portable_only():

@@ -12,7 +12,8 @@ from trio_lifecycle._proc import (
     open_pidfd,
 )
 from trio_lifecycle.abc import Answer, Prober, Process
-from trio_lifecycle.spawner._found_process import FoundProcess, UnseenProcess
+from trio_lifecycle.spawner._found_process import FoundProcess
+from trio_lifecycle.spawner._unseen_process import UnseenProcess
 
 
 class LocalProber(Prober):
@@ -26,12 +27,12 @@ class LocalProber(Prober):
         """Import what a question to this machine needs; httpx waits for the first to another."""
         _loopback_http.prepare()
 
-    async def get(self, url: str) -> Answer:
+    async def get(self, url: str, body_bytes: int = 0) -> Answer:
         """Send one GET, over a loopback address by the shorter way."""
         address = _loopback_http.loopback_address(url)
         if address is None:
-            return await self._client.get(url)
-        return await _loopback_http.get(url, address)
+            return await self._client.get(url, body_bytes)
+        return await _loopback_http.get(url, address, body_bytes)
 
     async def owner_of(self, host: str, port: int) -> Process:
         """Find who holds the listening socket.

@@ -3,6 +3,7 @@
 import os
 import signal
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Literal
 
 import trio
@@ -68,6 +69,11 @@ class LocalProcess(SpawnedProcess):
     def guarantee(self) -> Literal["scoped", "detached"]:
         """As it was asked for."""
         return self._guarantee
+
+    @property
+    def log_file(self) -> Path | None:
+        """The file of a detached daemon."""
+        return self._output.path if isinstance(self._output, FileOutput) else None
 
     @property
     def status(self) -> int | None:

@@ -4,12 +4,14 @@ import os
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, Literal
 
 import trio
 
 from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle.abc import Process, SpawnRequest, Verdict
+from trio_lifecycle.spawner._detour import Gate
 from trio_lifecycle.spawner._refusals import refusal
 
 # Nothing tells when the last process of a group ends; so it is looked for.
@@ -40,6 +42,7 @@ class PortableProcess(Process):
         self._output = output
         self._guarantee: Literal["scoped", "detached"] = guarantee
         self._gone = False
+        self._gate: Gate | None = None
 
     @classmethod
     async def start(
@@ -69,6 +72,22 @@ class PortableProcess(Process):
         except OSError as error:
             raise refusal(request, error.errno or 0) from error
         return cls(process, output, "detached" if request.detached else "scoped")
+
+    def stand_at(self, gate: Gate) -> None:
+        """Take over the gate at which it was spawned."""
+        self._gate = gate
+
+    async def open_gate(self) -> None:
+        """Tell whoever stands in its place to become the program."""
+        if self._gate is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._gate.open(self, self._output)
+
+    @property
+    def log_file(self) -> Path | None:
+        """The file of a detached daemon."""
+        return self._output.path if isinstance(self._output, FileOutput) else None
 
     @property
     def guarantee(self) -> Literal["scoped", "detached"]:
@@ -161,6 +180,8 @@ class PortableProcess(Process):
         self.close()
 
     def close(self) -> None:
-        """Take in the rest of the output and close."""
+        """Take in the rest of the output and close; one that still stands at its gate ends."""
         self._output.take_rest()
         self._output.close()
+        if self._gate is not None:
+            self._gate.close()

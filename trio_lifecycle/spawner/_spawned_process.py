@@ -10,20 +10,21 @@ from contextlib import suppress
 
 import trio
 
+from trio_lifecycle._machine import identity_of
 from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle._proc import (
     Stat,
     all_stats,
-    has_variable,
-    holder_of,
-    holds_socket,
     is_descendant,
-    listeners_at,
+    read_stat,
     tree_of,
     wchan,
 )
-from trio_lifecycle._requests import INSTANCE_VARIABLE
+from trio_lifecycle._records import Identity
 from trio_lifecycle.abc import Process, Verdict
+from trio_lifecycle.spawner._detour import Gate
+from trio_lifecycle.spawner._listening import Listening
+from trio_lifecycle.spawner._program import runs
 
 
 class SpawnedProcess(Process):
@@ -37,14 +38,43 @@ class SpawnedProcess(Process):
         self._instance_id = instance_id
         self._output = output
         self._turn = trio.Lock()
-        # Listening sockets that were seen to be the daemon's. The kernel gives their numbers anew
-        # only after thousands of millions of others.
-        self._own_sockets: set[int] = set()
+        self._gate: Gate | None = None
+        self._stat: Stat | None = None
+        self._identity: Identity | None = None
+        self._listening = Listening(lambda: tree_of(pid, all_stats()), instance_id)
 
     @property
     def pid(self) -> int:
         """The main process's id."""
         return self._pid
+
+    @property
+    def identity(self) -> Identity | None:
+        """Read once; None also for one that had ended before anybody asked."""
+        if self._identity is None:
+            self._identify()
+        return self._identity
+
+    def _identify(self) -> None:
+        """Look whose the number is."""
+        with suppress(OSError):
+            stat = read_stat(self._pid)
+            # As long as it has not ended the number is not another's.
+            if stat is not None and self._pidfd >= 0 and not is_readable(self._pidfd):
+                self._stat = stat
+                self._identity = identity_of(self._pid, stat.start_time)
+
+    def stand_at(self, gate: Gate) -> None:
+        """Take over the gate at which it was spawned."""
+        self._gate = gate
+        self._identify()
+
+    async def open_gate(self) -> None:
+        """Tell whoever stands in its place to become the program."""
+        if self._gate is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._gate.open(self, self._output)
 
     async def wait(self) -> int | None:
         """Wait on the pidfd.
@@ -82,32 +112,13 @@ class SpawnedProcess(Process):
 
     async def listener_at(self, host: str, port: int) -> Verdict:
         """Look who holds the listening socket: one of the tree, or one that bears its id."""
-        found = listeners_at(host, port)
-        if not found:
-            return Verdict.UNKNOWN
-        verdicts = {self._verdict_on(listener.inode) for listener in found}
-        return verdicts.pop() if len(verdicts) == 1 else Verdict.FOREIGN
+        return self._listening.verdict_at(host, port, self._pid)
 
-    def _verdict_on(self, inode: int) -> Verdict:
-        if inode in self._own_sockets:
-            return Verdict.OURS
-        verdict = self._look_who_holds(inode)
-        if verdict is Verdict.OURS:
-            self._own_sockets.add(inode)
-        return verdict
-
-    def _look_who_holds(self, inode: int) -> Verdict:
-        if holds_socket(self._pid, inode):
-            return Verdict.OURS
-        held = [holds_socket(stat.pid, inode) for stat in tree_of(self._pid, all_stats())]
-        if True in held or self._is_by_a_stray(inode):
-            return Verdict.OURS
-        return Verdict.UNKNOWN if None in held else Verdict.FOREIGN
-
-    def _is_by_a_stray(self, inode: int) -> bool:
-        # A child that forked twice belongs to nobody any more, but has its environment from us.
-        holder = holder_of(inode)
-        return holder is not None and has_variable(holder, INSTANCE_VARIABLE, self._instance_id)
+    def runs(self, program: str) -> bool | None:
+        """Look at its executable and its arguments."""
+        found = runs(self._pid, program)
+        # As long as it has not ended the number is not another's.
+        return None if self.ended else found
 
     def output_tail(self) -> bytes:
         """Give the end of the output, complete once the child has ended."""
@@ -120,9 +131,11 @@ class SpawnedProcess(Process):
         return self._output.lines(self)
 
     def close(self) -> None:
-        """Take in the rest of the output and close."""
+        """Take in the rest of the output and close; one that still stands at its gate ends."""
         self._output.take_rest()
         self._output.close()
+        if self._gate is not None:
+            self._gate.close()
         # One that outlived SIGKILL is watched on.
         if self._pidfd >= 0 and self.ended:
             trio.lowlevel.notify_closing(self._pidfd)

@@ -27,6 +27,9 @@ _LONGEST_ORDER = 1 << 20
 # What a shell says of a program that it could not start.
 _FAILED = 127
 
+# EX_TEMPFAIL, <sysexits.h>: the application has ended, or given the daemon up, before its order.
+_UNASKED = 75
+
 _GOING = marshal.dumps(None)
 # Made before the limits hold: there may be no memory to make it afterwards.
 _NO_MEMORY = marshal.dumps(("exec", errno.ENOMEM, ""))
@@ -37,7 +40,10 @@ def main(argv: "list[str]") -> "NoReturn":
     # Python ignores two of them, and exec would keep that.
     for signum in (_signal.SIGINT, _signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(signum, _signal.SIG_DFL)
-    order = marshal.loads(posix.read(0, _LONGEST_ORDER))
+    packet = posix.read(0, _LONGEST_ORDER)
+    if not packet:
+        posix._exit(_UNASKED)
+    order = marshal.loads(packet)
     application = posix.dup(0)  # close-on-exec, as all that Python opens
     stage = ("step", "")
     try:

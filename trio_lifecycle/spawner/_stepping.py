@@ -8,6 +8,7 @@ import resource
 import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,7 +46,8 @@ class Stepping:
     """The detour over a small program that sets what posix_spawn(3) can't.
 
     That program is started in the daemon's place, does what it is ordered to, and becomes the
-    daemon: the same process, so its pid, session and output are the daemon's own.
+    daemon: the same process, so its pid, session and output are the daemon's own. When the request
+    is gated it gets its order later; if this program ends before that, so does it.
 
     Attributes:
         program: What is to be started instead.
@@ -62,12 +64,16 @@ class Stepping:
         self.argv = [self.program, *options, _STEP, request.program, *request.args]
         self.env = identity.env
         self._going = False
+        self._unsent = marshal.dumps(_order(request, identity, cgroup_procs))
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            # The step finds it there also if this program is slow to go on.
-            here.send(marshal.dumps(_order(request, identity, cgroup_procs)))
+            if not request.gated:
+                # The step finds it there also if this program is slow to go on.
+                here.send(self._unsent)
+                self._unsent = b""
             self.stdin = fcntl.fcntl(there, fcntl.F_DUPFD_CLOEXEC, 3)
             self._answers = trio.socket.from_stdlib_socket(here)
+            self._socket = here
         except BaseException:
             here.close()
             raise
@@ -91,23 +97,52 @@ class Stepping:
         rest = (request.umask, cgroup_procs)
         if not request.limits and identity == NO_CHANGE and rest == (None, None):
             return None
+        return cls._make(request, identity, cgroup_procs, "its limits, umask, user or group")
+
+    @classmethod
+    def as_gate(cls, request: SpawnRequest) -> "Stepping":
+        """Prepare it for a request that needs nothing of it but a gate.
+
+        Raises:
+            SpawnError: There are no descriptors left.
+        """
+        return cls._make(request, NO_CHANGE, None, "its variables")
+
+    @classmethod
+    def _make(
+        cls, request: SpawnRequest, identity: Identity, cgroup_procs: str | None, what: str
+    ) -> "Stepping":
         if not sys.executable:
             problem = (
-                "its limits, umask, user or group are set by a Python program, and this "
+                f"{what} are set by a Python program, and this "
                 "program does not know its interpreter (sys.executable is empty)"
             )
             raise SpawnError(request.name, problem)
         try:
             return cls(request, identity, cgroup_procs)
         except OSError as error:
-            what = "its limits, umask, user or group can't be prepared"
-            raise refusal(request, error.errno or 0, what) from error
+            raise refusal(request, error.errno or 0, f"{what} can't be prepared") from error
 
     def let_go(self) -> None:
         """Leave the step's end of the socket to the step, once that is started."""
         if self.stdin >= 0:
             os.close(self.stdin)
             self.stdin = -1
+
+    def order(self) -> None:
+        """Give a step that stands at its gate its order.
+
+        Raises:
+            trio.ClosedResourceError: It was given up.
+        """
+        if self._socket.fileno() < 0:
+            raise trio.ClosedResourceError
+        # One that has ended is noticed by whoever waits until it is done. Not by SIGPIPE, though:
+        # this program may not ignore it.
+        with suppress(BrokenPipeError, ConnectionResetError):
+            order, self._unsent = self._unsent, b""
+            if order:
+                self._socket.send(order, socket.MSG_NOSIGNAL)
 
     async def done(self) -> None:
         """Wait until the step has become the program.

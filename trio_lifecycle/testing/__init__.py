@@ -5,6 +5,7 @@
 """
 
 from trio_lifecycle.testing._check_ready_mode import check_ready_mode
+from trio_lifecycle.testing._check_registry import check_registry
 from trio_lifecycle.testing._check_spawner import check_spawner
 from trio_lifecycle.testing._daemon import SimulatedDaemon
 from trio_lifecycle.testing._incarnation import HANGS, REFUSES
@@ -18,6 +19,7 @@ __all__ = [
     "SimulatedDaemon",
     "SimulatedSpawner",
     "check_ready_mode",
+    "check_registry",
     "check_spawner",
     "run_simulated",
     "schedules",

@@ -5,12 +5,16 @@ import uuid
 from collections.abc import Sequence
 
 import trio
+from attrs import evolve
 
 from trio_lifecycle import BinaryNotFoundError, Output, SpawnError
-from trio_lifecycle.abc import Process, Spawner, SpawnRequest
+from trio_lifecycle.abc import DaemonRecord, Process, Spawner, SpawnRequest
 
 # How long the check waits for what must happen soon, before it calls it missing.
 _PATIENCE_S = 10.0
+
+# How long it looks whether something happens that must not.
+_MOMENT_S = 0.05
 
 
 async def check_spawner(
@@ -36,6 +40,9 @@ async def check_spawner(
         await check.everybody_sees_the_end(ends)
         await check.a_cancelled_wait_leaves_it_alone(stays)
         await check.a_cancelled_spawn_leaves_nothing(stays)
+        await check.nothing_runs_before_its_gate_is_open(ends)
+        await check.one_that_ends_at_its_gate_leaves_nothing(stays)
+        await check.a_record_finds_it(stays)
         await check.a_missing_program_is_reported()
         await check.ports_differ()
         nursery.cancel_scope.cancel()
@@ -98,6 +105,55 @@ class _Check:
         if process is not None:
             await self._end(process)
 
+    async def nothing_runs_before_its_gate_is_open(self, command: Sequence[str]) -> None:
+        process = await self._spawn(command, gated=True)
+        with trio.move_on_after(_MOMENT_S):
+            await process.wait()
+        assert not process.ended, "it has run, although its gate was not opened"
+        with trio.fail_after(_PATIENCE_S):
+            await process.open_gate()
+            await process.open_gate()
+            status = await process.wait()
+            await process.wait_gone()
+        assert status == 1, f"status {status} of a program that ends with 1, behind a gate"
+        process.close()
+
+    async def one_that_ends_at_its_gate_leaves_nothing(self, command: Sequence[str]) -> None:
+        process = await self._spawn(command, gated=True)
+        await process.signal_tree(signal.SIGKILL)
+        with trio.fail_after(_PATIENCE_S):
+            await process.wait_gone()
+            try:
+                await process.open_gate()
+            except SpawnError:
+                process.close()
+                return
+        raise AssertionError("open_gate() said nothing of a process that had ended")
+
+    async def a_record_finds_it(self, command: Sequence[str]) -> None:
+        process, other = await self._spawn(command, gated=True), await self._spawn(command)
+        identity = process.identity
+        assert identity is None or identity != other.identity, "two processes are one"
+        assert await self._find(process) == process.pid, "a record does not find it"
+        await process.open_gate()
+        assert process.identity == identity, "its identity has changed"
+        assert await self._find(process) == process.pid, "a record does not find it"
+        await self._end(process)
+        await self._end(other)
+        assert process.identity == identity, "its identity has changed"
+        assert identity is None or await self._find(process) is None, "it is found after its end"
+
+    async def _find(self, process: Process) -> int | None:
+        """Look for a process by a record of it; one that can't be recorded is believed."""
+        identity = process.identity
+        if identity is None:
+            return process.pid
+        record = DaemonRecord(
+            name="checked", instance_id="", started_at=0.0, heartbeat_at=0.0, **identity._asdict()
+        )
+        found = await self._spawner.find_process(record)
+        return None if found is None else found.pid
+
     async def a_missing_program_is_reported(self) -> None:
         name = f"no-such-program-{uuid.uuid4().hex}"
         try:
@@ -121,10 +177,11 @@ class _Check:
             port.release()
             port.release()
 
-    async def _spawn(self, command: Sequence[str]) -> Process:
+    async def _spawn(self, command: Sequence[str], *, gated: bool = False) -> Process:
         name, *args = command
         program = await self._spawner.find_binary(name, ())
-        return await self._spawner.spawn(self._request(program, args), self._nursery)
+        request = evolve(self._request(program, args), gated=gated)
+        return await self._spawner.spawn(request, self._nursery)
 
     def _request(self, program: str, args: Sequence[str]) -> SpawnRequest:
         return SpawnRequest(

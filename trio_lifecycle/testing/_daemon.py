@@ -4,6 +4,7 @@ import signal
 from collections.abc import Sequence
 from typing import Final
 
+import trio
 from attrs import define, field
 
 from trio_lifecycle import (
@@ -11,13 +12,17 @@ from trio_lifecycle import (
     DaemonLifecycle,
     HealthCheck,
     LifecycleConfig,
+    MemoryRegistry,
     StopLadder,
 )
-from trio_lifecycle.abc import Observer, Preflight, ReadyMode
+from trio_lifecycle._config import OnChange
+from trio_lifecycle.abc import Observer, Preflight, ReadyMode, Registry
 from trio_lifecycle.testing._incarnation import Incarnation
 from trio_lifecycle.testing._spawner import SimulatedSpawner
 
 _FIRST_PID: Final = 1_000
+
+_last_pid: Final = trio.lowlevel.RunVar("last_pid", default=_FIRST_PID - 1)
 
 
 @define(kw_only=True)
@@ -39,8 +44,10 @@ class SimulatedDaemon:
         unkillable: Not even SIGKILL ends it, as one that waits for a dead disk.
         lingers: How long the rest of its tree outlives the main process, unless it gets SIGKILL.
         is_foreign: Its address is answered by another program.
+        unseen: Whether one that was recorded lives can't be told, as from another machine.
         writes: What it writes when it is spawned.
         port: Its port where it uses no FREE_PORT.
+        registry: Where a detached one is remembered; each has its own unless one is given.
     """
 
     ready_after: float = 0.0
@@ -54,14 +61,21 @@ class SimulatedDaemon:
     unkillable: bool = False
     lingers: float = 0.0
     is_foreign: bool = False
+    unseen: bool = False
     writes: bytes = b""
     port: int = 8080
+    registry: Registry = field(factory=MemoryRegistry)
     incarnations: list[Incarnation] = field(factory=list, init=False)
 
     @property
     def spawned(self) -> int:
         """How many processes of it were ever started."""
         return len(self.incarnations)
+
+    @property
+    def opened(self) -> int:
+        """How many of them ever ran the program: they had no gate, or passed it."""
+        return sum(not incarnation.at_gate for incarnation in self.incarnations)
 
     @property
     def alive(self) -> int:
@@ -80,6 +94,10 @@ class SimulatedDaemon:
         ready_mode: ReadyMode | None = None,
         preflight: Sequence[Preflight] = (),
         observer: Observer | None = None,
+        recorded: bool | None = None,
+        name: str = "simulated",
+        on_change: OnChange = "keep",
+        claim_timeout: float | None = None,
     ) -> DaemonLifecycle:
         """Give a real lifecycle whose daemon is this one.
 
@@ -93,6 +111,10 @@ class SimulatedDaemon:
             ready_mode: Another ready mode than the health check.
             preflight: Checks before it is spawned.
             observer: Is told of every event.
+            recorded: Whether it is remembered in ``registry``. Defaults to ``detach``.
+            name: What it is called.
+            on_change: What is done when it runs from another configuration.
+            claim_timeout: Seconds to wait for another program's start.
         """
         port = FREE_PORT if free_port else str(self.port)
         longest = min(0.1, ready_timeout) if interval is None else interval
@@ -104,14 +126,35 @@ class SimulatedDaemon:
             ready_timeout=ready_timeout,
             stop_ladder=stop_ladder or StopLadder((signal.SIGTERM, 10.0)),
             detach=detach,
+            name=name,
+            on_change=on_change,
+            claim_timeout=claim_timeout,
         )
+        is_recorded = detach if recorded is None else recorded
         return DaemonLifecycle(
-            config, spawner=SimulatedSpawner(self), preflight=preflight, observer=observer
+            config,
+            spawner=SimulatedSpawner(self),
+            preflight=preflight,
+            observer=observer,
+            registry=self.registry if is_recorded else None,
         )
 
-    def start(self, port: int | None = None) -> Incarnation:
-        """Start a process of it now, as another program would; it is found, not spawned."""
-        pid = _FIRST_PID + len(self.incarnations)
-        incarnation = Incarnation(self, pid, self.port if port is None else port)
+    def start(self, port: int | None = None, *, gated: bool = False) -> Incarnation:
+        """Start a process of it now, as another program would; it is found, not spawned.
+
+        Args:
+            port: Where it listens; by default at its own port.
+            gated: Whether nothing of the program runs until the incarnation's ``open_gate()``.
+        """
+        pid = _next_pid(max((it.pid for it in self.incarnations), default=0))
+        port = self.port if port is None else port
+        incarnation = Incarnation(self, pid, port, gated=gated)
         self.incarnations.append(incarnation)
         return incarnation
+
+
+def _next_pid(after: int) -> int:
+    """Count for all daemons of one run, so that no two living ones have the same number."""
+    pid = max(_last_pid.get(), after) + 1
+    _last_pid.set(pid)
+    return pid

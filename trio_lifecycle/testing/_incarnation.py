@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Sequence
+from itertools import count
 from math import inf
 from typing import Final, Protocol
 
@@ -13,6 +14,8 @@ REFUSES: Final = -1
 
 HANGS: Final = -2
 """Instead of an HTTP status: the connection is taken and never answered."""
+
+_births: Final = count(1)
 
 
 class Simulated(Protocol):
@@ -29,6 +32,7 @@ class Simulated(Protocol):
     unkillable: bool
     lingers: float
     is_foreign: bool
+    unseen: bool
     writes: bytes
 
     @property
@@ -36,18 +40,25 @@ class Simulated(Protocol):
         """Every process that was ever started."""
         ...
 
-    def start(self, port: int | None = None) -> "Incarnation":
+    def start(self, port: int | None = None, *, gated: bool = False) -> "Incarnation":
         """Start one more."""
         ...
 
 
 @define(init=False, eq=False)
 class Incarnation:
-    """A simulated process."""
+    """A simulated process.
+
+    Attributes:
+        start_time: Which of all simulated processes it is; no two have the same.
+        at_gate: True while nothing of its program runs.
+    """
 
     daemon: Simulated
     pid: int
+    start_time: int
     port: int
+    at_gate: bool
     born: float
     ends: float
     goes: float
@@ -55,16 +66,30 @@ class Incarnation:
     changed: trio.Event
     last_now: float
 
-    def __init__(self, daemon: Simulated, pid: int, port: int) -> None:
+    def __init__(self, daemon: Simulated, pid: int, port: int, *, gated: bool = False) -> None:
         self.daemon = daemon
         self.pid = pid
+        self.start_time = next(_births)
         self.port = port
-        self.born = trio.current_time()
-        self.ends = inf if daemon.dies_after is None else self.born + daemon.dies_after
-        self.goes = self.ends + daemon.lingers
-        self.status = daemon.exit_status
+        self.at_gate = gated
         self.changed = trio.Event()
-        self.last_now = self.born
+        self.born = self.last_now = trio.current_time()
+        self.ends = self.goes = inf
+        self.status = daemon.exit_status
+        if not gated:
+            self._begin()
+
+    def _begin(self) -> None:
+        self.ends = inf if self.daemon.dies_after is None else self.born + self.daemon.dies_after
+        self.goes = self.ends + self.daemon.lingers
+
+    def open_gate(self) -> None:
+        """Begin to be the daemon; nothing happens if it has begun, or has ended."""
+        if self.at_gate and not self.ended:
+            self.at_gate = False
+            self.born = self._now()
+            self._begin()
+            self._tell()
 
     @property
     def ended(self) -> bool:
@@ -86,23 +111,33 @@ class Incarnation:
 
     def answer(self) -> int:
         """What it answers now: an HTTP status, REFUSES or HANGS."""
+        if self.at_gate:
+            return REFUSES
         age = self._now() - self.born
         plan = self.daemon.health
         if plan is None:
             plan = [(0.0, REFUSES), (self.daemon.ready_after, 200)]
         return next((status for since, status in reversed(plan) if age >= since), REFUSES)
 
+    def listens_at(self, port: int) -> bool:
+        """Whether it has this port open now."""
+        return self.port == port and not self.ended and self.answer() != REFUSES
+
     def signal(self, signum: int) -> None:
         """Get a signal."""
         now = self._now()
-        if self.daemon.unkillable:
+        if self.daemon.unkillable and not self.at_gate:
             return
-        if signum == signal.SIGKILL:
-            self._end(now, -signal.SIGKILL)
+        if signum == signal.SIGKILL or (self.at_gate and signum != signal.SIGCONT):
+            # At its gate it is a shell, and ignores nothing.
+            self._end(now, -signum)
             self.goes = min(self.goes, now)
         elif signum != signal.SIGCONT and not self.daemon.ignores_sigterm:
             self._end(now + self.daemon.stops_after, -signum)
             self.goes = min(self.goes, self.ends + self.daemon.lingers)
+        self._tell()
+
+    def _tell(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
 

@@ -3,14 +3,17 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import count
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import trio
 from attrs import frozen
 
-from trio_lifecycle import BinaryNotFoundError
+from trio_lifecycle import BinaryNotFoundError, DaemonStateUnknownError, SpawnError
 from trio_lifecycle.abc import (
     Answer,
+    DaemonRecord,
+    Identity,
     Prober,
     Process,
     ReservedPort,
@@ -19,6 +22,9 @@ from trio_lifecycle.abc import (
     Verdict,
 )
 from trio_lifecycle.testing._incarnation import HANGS, REFUSES, Incarnation, Simulated
+
+# The name of the one machine that there is, and of its one boot.
+_MACHINE: Final = "simulated"
 
 
 class SimulatedSpawner(Spawner):
@@ -38,7 +44,20 @@ class SimulatedSpawner(Spawner):
         if daemon.spawn_after:
             await trio.sleep(daemon.spawn_after)
         ports = [int(arg) for arg in request.args if arg.isdecimal()]
-        return SimulatedProcess(daemon.start(ports[0] if ports else None))
+        incarnation = daemon.start(ports[0] if ports else None, gated=request.gated)
+        return SimulatedProcess(incarnation)
+
+    async def find_process(self, record: DaemonRecord) -> Process | None:
+        """Look among all processes that its daemons ever had."""
+        await trio.lowlevel.checkpoint()
+        if record.boot_id != _MACHINE != record.host:
+            raise DaemonStateUnknownError(record.name, f"it is recorded on {record.host}")
+        for process in map(SimulatedProcess, self._incarnations()):
+            if process.identity == record.identity and not process.is_unseen:
+                return None if process.gone else process
+        if any(daemon.unseen for daemon in self._daemons()):
+            raise DaemonStateUnknownError(record.name, "its simulated daemon is unseen")
+        return None
 
     async def find_binary(self, name: str, search_path: tuple[Path, ...]) -> str:
         """Every program is there, unless only some were given."""
@@ -53,9 +72,15 @@ class SimulatedSpawner(Spawner):
 
     def open_prober(self) -> Prober:
         """Ask the simulated daemons."""
+        return SimulatedProber(self._daemons())
+
+    def _daemons(self) -> list[Simulated]:
         if isinstance(self._programs, Mapping):
-            return SimulatedProber(list(self._programs.values()))
-        return SimulatedProber([self._programs])
+            return list(self._programs.values())
+        return [self._programs]
+
+    def _incarnations(self) -> list[Incarnation]:
+        return [incarnation for daemon in self._daemons() for incarnation in daemon.incarnations]
 
     def _daemon(self, name: str) -> Simulated:
         if not isinstance(self._programs, Mapping):
@@ -83,8 +108,25 @@ class SimulatedProcess(Process):
 
     @property
     def pid(self) -> int:
-        """Counted from 1000 for each daemon."""
+        """Counted from 1000 in each run."""
         return self._it.pid
+
+    @property
+    def identity(self) -> Identity:
+        """Of a machine that was never started anew."""
+        return Identity(_MACHINE, _MACHINE, self._it.pid, self._it.start_time)
+
+    @property
+    def is_unseen(self) -> bool:
+        """What the daemon's description says."""
+        return self._it.daemon.unseen
+
+    async def open_gate(self) -> None:
+        """Let it be born."""
+        await trio.lowlevel.checkpoint()
+        if self._it.at_gate and self._it.ended:
+            raise SpawnError("simulated", "its process has ended at its gate")
+        self._it.open_gate()
 
     @property
     def status(self) -> int | None:
@@ -134,11 +176,19 @@ class SimulatedProcess(Process):
 
     async def listener_at(self, host: str, port: int) -> Verdict:
         """What the daemon's description says."""
-        return Verdict.FOREIGN if self._it.daemon.is_foreign else Verdict.OURS
+        if self._it.daemon.is_foreign:
+            return Verdict.FOREIGN
+        # The first who has a port keeps it.
+        holder = next((one for one in self._it.daemon.incarnations if one.listens_at(port)), None)
+        return Verdict.OURS if holder in (None, self._it) else Verdict.FOREIGN
+
+    def runs(self, program: str) -> bool | None:
+        """What the daemon's description says."""
+        return not self._it.daemon.is_foreign
 
     def output_tail(self) -> bytes:
-        """What it was said to write."""
-        return self._it.daemon.writes
+        """What it was said to write, once it runs."""
+        return b"" if self._it.at_gate else self._it.daemon.writes
 
     def lines(self) -> AsyncIterator[str]:
         """Nothing more after the spawn."""
@@ -163,7 +213,7 @@ class SimulatedProber(Prober):
     def __init__(self, daemons: list[Simulated]) -> None:
         self._daemons = daemons
 
-    async def get(self, url: str) -> Answer:
+    async def get(self, url: str, body_bytes: int = 0) -> Answer:
         """Ask whoever lives at the port, or be refused."""
         await trio.lowlevel.checkpoint()
         incarnation = self._at(urlsplit(url).port or 80)
@@ -196,4 +246,5 @@ class SimulatedProber(Prober):
             for incarnation in daemon.incarnations
             if incarnation.port == port and not incarnation.ended
         ]
-        return living[0] if living else None
+        listening = [incarnation for incarnation in living if incarnation.listens_at(port)]
+        return next(iter(listening or living), None)

@@ -1,0 +1,58 @@
+"""Whose listening socket it is: a daemon's, or another's."""
+
+from collections.abc import Callable
+
+from trio_lifecycle._proc import Stat, has_variable, holder_of, holds_socket, listeners_at
+from trio_lifecycle._requests import INSTANCE_VARIABLE
+from trio_lifecycle.abc import Verdict
+
+
+class Listening:
+    """The listening sockets of one daemon, as far as they were met.
+
+    Args:
+        tree: Gives the living processes of its tree.
+        instance_id: What one of its processes bears that is not in the tree any more; empty where
+            that is not known.
+    """
+
+    def __init__(self, tree: Callable[[], list[Stat]], instance_id: str) -> None:
+        self._tree = tree
+        self._instance_id = instance_id
+        # The kernel gives the numbers of sockets anew only after thousands of millions of others.
+        self._met: set[int] = set()
+
+    def verdict_at(self, host: str, port: int, main: int | None) -> Verdict:
+        """Say whether who listens at a loopback address is of the daemon.
+
+        Args:
+            host: The address.
+            port: The port.
+            main: The daemon's main process, if it lives: it is asked first.
+        """
+        found = listeners_at(host, port)
+        if not found:
+            return Verdict.UNKNOWN
+        verdicts = {self._verdict_on(listener.inode, main) for listener in found}
+        return verdicts.pop() if len(verdicts) == 1 else Verdict.FOREIGN
+
+    def _verdict_on(self, inode: int, main: int | None) -> Verdict:
+        if inode in self._met:
+            return Verdict.OURS
+        verdict = self._look_who_holds(inode, main)
+        if verdict is Verdict.OURS:
+            self._met.add(inode)
+        return verdict
+
+    def _look_who_holds(self, inode: int, main: int | None) -> Verdict:
+        if main is not None and holds_socket(main, inode):
+            return Verdict.OURS
+        held = [holds_socket(stat.pid, inode) for stat in self._tree()]
+        if True in held or self._is_by_a_stray(inode):
+            return Verdict.OURS
+        return Verdict.UNKNOWN if None in held else Verdict.FOREIGN
+
+    def _is_by_a_stray(self, inode: int) -> bool:
+        # A child that forked twice belongs to nobody any more, but has its environment from us.
+        holder = holder_of(inode) if self._instance_id else None
+        return holder is not None and has_variable(holder, INSTANCE_VARIABLE, self._instance_id)
