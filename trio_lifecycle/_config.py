@@ -4,13 +4,14 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, Literal, TypedDict, get_args
 
 from attrs import Attribute, Factory, field, frozen
 
 from trio_lifecycle._destination import Output
 from trio_lifecycle._environment import Environment
 from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._fingerprint import fingerprint
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 from trio_lifecycle._limits import check_group, check_umask, check_user, read_limits
 from trio_lifecycle._markers import FREE_PORT, Marker, has_stray_nul, markers_in, show
@@ -19,6 +20,12 @@ from trio_lifecycle.abc import ReadyMode
 
 # Most services are up in under 3 s; the slowest of fifty that were tried needed 19 s.
 DEFAULT_READY_TIMEOUT_S: Final = 30.0
+
+# What a caller waits for another program's start beyond the time that this start itself may take: a
+# stop that goes before it climbs its ladder.
+CLAIM_MARGIN_S: Final = 10.0
+
+OnChange = Literal["keep", "restart", "error"]
 
 
 def check_seconds(name: str, value: object) -> float:
@@ -144,6 +151,16 @@ def _ready_timeout(seconds: float) -> float:
     return check_seconds("ready_timeout", seconds)
 
 
+def _claim_timeout(seconds: float | None) -> float | None:
+    return None if seconds is None else check_seconds("claim_timeout", seconds)
+
+
+def _is_on_change(config: object, attribute: "Attribute[OnChange]", value: object) -> None:
+    if value not in get_args(OnChange):
+        known = ", ".join(map(repr, get_args(OnChange)))
+        raise ConfigError(attribute.name, f"must be one of {known}, not {value!r}")
+
+
 def _is_name(config: object, attribute: "Attribute[str]", value: object) -> None:
     check_name(attribute.name, value)
 
@@ -168,6 +185,8 @@ class ConfigOptions(TypedDict, total=False):
     umask: int | None
     user: str | int | None
     group: str | int | None
+    on_change: OnChange
+    claim_timeout: float | None
 
 
 @frozen
@@ -207,6 +226,13 @@ class LifecycleConfig:
             of this program. If that is root, whoever breaks into the daemon has the machine.
         group: Its main group, by name or id. Defaults to None: the group of ``user``, or of this
             program. Without ``user`` it has no other group.
+        on_change: What is done when it runs already, but was started with another program, other
+            arguments, environment, directory, ready mode, limits, umask, user or group:
+            ``"keep"``, the default, uses it as it is, with a ConfigChanged event; ``"restart"``
+            stops it, whoever uses it, and starts it anew; ``"error"`` raises ConfigChangedError.
+        claim_timeout: Seconds to wait for another program that is starting or stopping it. Defaults
+            to None: ``ready_timeout`` and 10 s. With less than that program needs, this one fails
+            although the daemon comes up.
 
     Raises:
         ConfigError: A value can't be meant. The message names the field.
@@ -235,6 +261,8 @@ class LifecycleConfig:
     umask: int | None = field(default=None, converter=check_umask, kw_only=True)
     user: str | int | None = field(default=None, converter=check_user, kw_only=True)
     group: str | int | None = field(default=None, converter=check_group, kw_only=True)
+    on_change: OnChange = field(default="keep", validator=_is_on_change, kw_only=True)
+    claim_timeout: float | None = field(default=None, converter=_claim_timeout, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         unfilled = self.markers - {FREE_PORT} - self.ready_mode.markers
@@ -269,3 +297,29 @@ class LifecycleConfig:
     def markers(self) -> frozenset[Marker]:
         """The markers that are used anywhere."""
         return markers_in(self.texts)
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells this configuration from others whose daemon would run otherwise.
+
+        It holds no value, only digests: 32 bits of SHA-256 for each field.
+        """
+        mode = (self.ready_mode.kind, *self.ready_mode.texts)
+        return fingerprint(
+            {
+                "binary_name": self.binary_name,
+                "args": self.args,
+                "env": sorted(self.env.items()),
+                "working_dir": None if self.working_dir is None else str(self.working_dir),
+                "ready_mode": mode,
+                "limits": sorted(self.limits.items()),
+                "umask": self.umask,
+                "user": self.user,
+                "group": self.group,
+            }
+        )
+
+    @property
+    def longest_claim_s(self) -> float:
+        """How long a claim is waited for, in seconds."""
+        return self.claim_timeout or self.ready_timeout + CLAIM_MARGIN_S

@@ -15,10 +15,16 @@ _log: Final = logging.getLogger("trio_lifecycle")
 class Diary:
     """What happened to one instance so far, and where it stands."""
 
-    def __init__(self, name: str, instance_id: str, observer: Observer | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        instance_id: str,
+        observer: Observer | None,
+        state: State = State.NEW,
+    ) -> None:
         self.name = name
         self.instance_id = instance_id
-        self.state: State = State.NEW
+        self.state: State = state
         self._observer = observer
 
     def note(self, kind: Callable[..., Event], **facts: Any) -> None:

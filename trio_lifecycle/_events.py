@@ -40,7 +40,7 @@ class Event:
 
         Facts that are unknown are left out.
         """
-        facts = {key: value for key, value in vars(self).items() if value is not None}
+        facts = {key: _plain(value) for key, value in vars(self).items() if value is not None}
         return {"event": self.kind} | facts
 
     def __str__(self) -> str:
@@ -60,6 +60,10 @@ class Event:
 
     def _sentence(self) -> str:
         return self.kind
+
+
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
 
 
 @_event
@@ -209,3 +213,46 @@ class Left(Event):
 
     def _sentence(self) -> str:
         return "is left running"
+
+
+@_event
+class ClaimAwaited(Event):
+    """Another program has the right to start the daemon; it is waited for."""
+
+    kind: ClassVar[str] = "claim_awaited"
+    holder_pid: int | None
+
+    def _sentence(self) -> str:
+        holder = "another program" if self.holder_pid is None else f"process {self.holder_pid}"
+        return f"is being started or stopped by {holder}, which is waited for"
+
+
+@_event
+class RecordStale(Event):
+    """The registry remembered a process of the daemon that is gone; the record was removed."""
+
+    kind: ClassVar[str] = "record_stale"
+    pid: int
+
+    def _sentence(self) -> str:
+        return f"was recorded as process {self.pid}, which is gone"
+
+
+@_event
+class ConfigChanged(Event):
+    """The daemon that runs was started from another configuration.
+
+    ``action`` says what is done about it: "keep", "restart" or "error".
+    """
+
+    kind: ClassVar[str] = "config_changed"
+    pid: int
+    fields: tuple[str, ...]
+    action: str
+
+    def _sentence(self) -> str:
+        doing = {"keep": "it is used as it is", "restart": "it is started anew"}
+        return (
+            f"runs as process {self.pid}, started with other {', '.join(self.fields)}; "
+            f"{doing.get(self.action, 'it is left alone')}"
+        )

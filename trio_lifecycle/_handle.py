@@ -20,9 +20,9 @@ Origin = Literal["spawned", "adopted"]
 class DaemonHandle:
     """A daemon that is up: what is known of it, and the power to stop it.
 
-    Handles are given out by ``running()``, ``run`` and ``ensure_running()``; they are never made by
-    users. They stay valid when the daemon has ended: waiting returns at once, stopping again is
-    fine.
+    Handles are given out by ``running()``, ``run``, ``ensure_running()``, ``attach()`` and daemon
+    nurseries; they are never made by users. They stay valid when the daemon has ended: waiting
+    returns at once, stopping again is fine.
 
     Attributes:
         name: What the daemon is called.
@@ -85,7 +85,8 @@ class DaemonHandle:
 
         Bytes that are no UTF-8 as ``\xNN``.
 
-        Empty for an adopted daemon, whose output goes where its starter wanted it.
+        Of an adopted daemon it is the end of its log file, where that is recorded; else it is
+        empty, for its output goes where its starter wanted it.
         """
         return show_tail(self._process, self._secrets)
 
@@ -94,7 +95,7 @@ class DaemonHandle:
 
         It ends when the daemon does, or when nobody has the output open any more. Any number of
         tasks may read. A reader that is 10,000 lines behind loses the oldest; the daemon never
-        waits for one. For an adopted daemon it ends at once.
+        waits for one. For an adopted daemon whose log file is not recorded it ends at once.
         """
         return _Blotted(self._process.lines(), self._secrets)
 

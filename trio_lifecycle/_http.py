@@ -49,7 +49,7 @@ class HTTPClient:
     def __init__(self) -> None:
         self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
 
-    async def get(self, url: str) -> Answer:
+    async def get(self, url: str, body_bytes: int = 0) -> Answer:
         """Ask once; never raises for what a server does."""
         import httpx
 
@@ -62,6 +62,7 @@ class HTTPClient:
         request = httpx.Request("GET", url, headers=_HEADERS, extensions={"trace": connection.note})
         try:
             response = await transport.handle_async_request(request)
+            answer = await _read(response, body_bytes)
             await response.aclose()
         except httpx.ConnectError as error:
             return _unconnected(error)
@@ -69,12 +70,23 @@ class HTTPClient:
             return Answer(None, f"gave no HTTP answer ({_reason(error)})")
         finally:
             connection.close()
-        return Answer(response.status_code)
+        return answer
 
     def _transport(self, scheme: str) -> "httpx.AsyncHTTPTransport":
         if scheme not in self._transports:
             self._transports[scheme] = _transport(verify=False)
         return self._transports[scheme]
+
+
+async def _read(response: "httpx.Response", body_bytes: int) -> Answer:
+    if not body_bytes:
+        return Answer(response.status_code)
+    body = b""
+    async for chunk in response.aiter_raw():
+        body = (body + chunk)[:body_bytes]
+        if len(body) == body_bytes:
+            break
+    return Answer(response.status_code, headers=dict(response.headers), body=body)
 
 
 class _Connection:

@@ -7,15 +7,20 @@ from typing import Final, Unpack
 
 import trio
 
+from trio_lifecycle._attempt import Attempt
 from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, ConfigOptions, LifecycleConfig
+from trio_lifecycle._entry import Entry
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._handle import DaemonHandle
-from trio_lifecycle._keeper import Keeper
+from trio_lifecycle._keeper import Keeper, only
+from trio_lifecycle._known import Known
 from trio_lifecycle._ladder import StopReport
-from trio_lifecycle._launch import Collaborators, Launch
-from trio_lifecycle.abc import Observer, Preflight, Spawner
+from trio_lifecycle._launch import Launch
+from trio_lifecycle._search import Collaborators
+from trio_lifecycle.abc import Observer, Preflight, Registry, Spawner
 from trio_lifecycle.ready._callback import Callback
 from trio_lifecycle.ready._health import HealthCheck
+from trio_lifecycle.registry._default import default_registry
 from trio_lifecycle.spawner._local import LocalSpawner
 
 # A model of 40 GB comes from a cold disk in minutes.
@@ -33,6 +38,9 @@ class DaemonLifecycle:
         preflight: Checks that must pass before it is spawned: async callables that raise when
             something is wrong. They run at once, and all failures are reported together.
         observer: A callable that is given each event; see ``trio_lifecycle.abc.Observer``.
+        registry: Where the daemon is remembered, so that other programs that use the same registry
+            find it, and start no second. Without one, the owned forms keep it to themselves, and
+            ``ensure_running()`` uses this user's: ``SQLiteRegistry()``.
     """
 
     def __init__(
@@ -42,14 +50,15 @@ class DaemonLifecycle:
         spawner: Spawner | None = None,
         preflight: Iterable[Preflight] = (),
         observer: Observer | None = None,
+        registry: Registry | None = None,
     ) -> None:
-        self.config: LifecycleConfig = _check(config, spawner, observer)
+        self.config: LifecycleConfig = _check(config, spawner, observer, registry)
         place = spawner or LocalSpawner()
         checks = _checks(preflight)
-        self._by = Collaborators(place, place.open_prober(), checks, observer)
-        self._turn = trio.Lock()
+        self._by = Collaborators(place, place.open_prober(), checks, observer, registry)
         self._run: trio.lowlevel.TrioToken | None = None
-        self._left_running: Launch | None = None
+        self._attempt: Attempt | None = None
+        self._known: Known | None = None
 
     @classmethod
     def with_health_check(
@@ -62,6 +71,7 @@ class DaemonLifecycle:
         spawner: Spawner | None = None,
         preflight: Iterable[Preflight] = (),
         observer: Observer | None = None,
+        registry: Registry | None = None,
         **options: Unpack[ConfigOptions],
     ) -> "DaemonLifecycle":
         """Describe a service that is ready when ``url`` answers, within ``ready_timeout`` seconds.
@@ -77,7 +87,9 @@ class DaemonLifecycle:
             ready_timeout=ready_timeout,
             **options,
         )
-        return cls(config, spawner=spawner, preflight=preflight, observer=observer)
+        return cls(
+            config, spawner=spawner, preflight=preflight, observer=observer, registry=registry
+        )
 
     @classmethod
     def with_callback(
@@ -89,6 +101,7 @@ class DaemonLifecycle:
         spawner: Spawner | None = None,
         preflight: Iterable[Preflight] = (),
         observer: Observer | None = None,
+        registry: Registry | None = None,
         **options: Unpack[ConfigOptions],
     ) -> "DaemonLifecycle":
         """Describe a worker that calls back when it is ready, within ``ready_timeout`` seconds.
@@ -103,7 +116,9 @@ class DaemonLifecycle:
             ready_timeout=ready_timeout,
             **options,
         )
-        return cls(config, spawner=spawner, preflight=preflight, observer=observer)
+        return cls(
+            config, spawner=spawner, preflight=preflight, observer=observer, registry=registry
+        )
 
     def __repr__(self) -> str:
         return f"DaemonLifecycle({self.config!r})"
@@ -116,8 +131,9 @@ class DaemonLifecycle:
         When the block begins, the daemon is alive and ready. When it has been left, for whatever
         reason, the daemon is gone with all that it has started (with its process group where its
         ``guarantee`` is "scoped"); the block's own clean-up comes before. A daemon that ran already
-        is used as it is, and left running: whatever answers at a health URL with a fixed port
-        before anything is spawned is taken for it.
+        is used as it is, and left running: the one that the registry remembers, if one is given;
+        else the one that answers at a health URL with a fixed port, if its program is ours or the
+        ready mode accepts it.
 
         If the daemon dies meanwhile, the block is cancelled and DaemonDiedError raised. What the
         block itself raises leaves as it entered, with a note when the daemon had died.
@@ -129,8 +145,12 @@ class DaemonLifecycle:
             DiedBeforeReadyError: It ended before it was ready.
             ReadyTimeoutError: It was not ready in time, and is gone.
             ReadyError: It could not become ready, and is gone.
-            ForeignDaemonError: Another program answered in its place; ours is gone.
+            ForeignDaemonError: Another program answers in its place; ours is gone.
             DaemonDiedError: It died while the block ran.
+            ClaimTimeoutError: Another program was starting it for longer than ``claim_timeout``.
+            ConfigChangedError: It runs, started from another configuration.
+            RegistryError: The registry can't be used.
+            DaemonNotRunningError: Another program stopped it while it was being started.
             DaemonStateUnknownError: Something is where the daemon should be, but can't be told to
                 be up.
             StopError: A process of it outlived SIGKILL.
@@ -150,7 +170,7 @@ class DaemonLifecycle:
                 finally:
                     keeper.leave()
         except BaseExceptionGroup as group:
-            raise _only(group) from None
+            raise only(group) from None
         keeper.conclude(outcome)
 
     async def run(  # noqa: ASYNC114  # a checker can't know the name by itself
@@ -169,15 +189,18 @@ class DaemonLifecycle:
     async def ensure_running(self) -> DaemonHandle:
         """Have the daemon up and leave it so: nobody owns it, and it outlives this program.
 
-        If it runs already it is used as it is. Asked again, by any task of this program, the same
-        daemon is given; of tasks that ask at once one starts it, and the others wait for that. When
-        the one that starts it is cancelled before the daemon is ready, the start is given up, and
-        the next begins anew. Needs ``detach=True``.
+        However many programs and tasks ask at once, one of them starts it, and all get the same
+        daemon; one that runs already is used as it is. It is remembered in the registry, with its
+        process, before anything of it runs; if this program is killed meanwhile, the next finishes
+        the start, or begins anew.
+
+        Tasks of this program that ask at once share one attempt. It is given up when all of them
+        are cancelled. Needs ``detach=True``.
 
         Raises:
             ConfigError: The daemon is not detached.
-            DaemonStateUnknownError: It is alive but has not answered for ``ready_timeout``; nothing
-                was started.
+            DaemonStateUnknownError: It is alive but has not answered for ``ready_timeout``, or it
+                can't be told whether it lives; nothing was started.
             LifecycleError: As for ``running()``.
         """
         if not self.config.detach:
@@ -185,48 +208,47 @@ class DaemonLifecycle:
                 "detach",
                 f"{self.config.name} is not detached, so it needs an owner: "
                 "use 'async with lifecycle.running()', "
-                "'nursery.start(lifecycle.run)'; or say detach=True to leave it running",
+                "'nursery.start(lifecycle.run)', a daemon nursery (open_daemon_nursery()); "
+                "or say detach=True to leave it running",
             )
-        async with self._turn_in_this_run():
-            if self._left_running is not None:
-                handle = await self._left_running.find_again()
-                if handle is not None:
-                    return handle
-                self._left_running = None
-            launch = self._launch(detached=True)
-            return await launch.find() or await self._leave_running(launch)
+        self._insist_on_this_run()
+        if self._attempt is None and self._known is not None:
+            handle = await self._known.find_at_once()
+            if handle is not None:
+                return handle
+        while (attempt := self._attempt) is not None and not attempt.is_open:
+            # It is being given up; what comes after it waits for that.
+            await attempt.over()
+            if self._attempt is attempt:
+                self._attempt = None
+        if attempt is None:
+            attempt = self._attempt = Attempt(self._ensure)
+        try:
+            return await attempt.join()
+        finally:
+            if self._attempt is attempt and not attempt.is_open:
+                self._attempt = None
 
-    def _turn_in_this_run(self) -> trio.Lock:
+    def _insist_on_this_run(self) -> None:
         run = trio.lowlevel.current_trio_token()
         if self._run is not run:
-            if self._turn.locked():
+            if self._attempt is not None and self._attempt.is_open:
                 raise ConfigError(
                     "lifecycle", "another thread's trio.run() uses it at this moment; make one each"
                 )
-            self._run, self._turn = run, trio.Lock()
-        return self._turn
+            self._run, self._attempt = run, None
 
-    @trio.lowlevel.enable_ki_protection
-    async def _leave_running(self, launch: Launch) -> DaemonHandle:
-        keeper = Keeper(launch)
-        outcome: BaseException | None = None
-        handle: DaemonHandle | None = None
-        try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(keeper.begin)
-                try:
-                    handle = await keeper.started()
-                except BaseException as error:  # noqa: ASYNC103  # raised below
-                    outcome = error
-        except BaseExceptionGroup as group:
-            raise _only(group) from None
-        if keeper.handle is not None:
-            # Also when the caller was cancelled at the moment of readiness: it runs, and whoever
-            # asks next gets it.
-            self._left_running = launch
-        if outcome is not None:
-            raise outcome
-        assert handle is not None
+    async def _ensure(self) -> DaemonHandle:
+        if self._known is not None:
+            handle = await self._known.find_again()
+            if handle is not None:
+                return handle
+            self._known.let_go()
+            self._known = None
+        launch = self._launch(detached=True)
+        handle = await _alone(launch)
+        # Also when the caller is cancelled at this moment: it runs, and whoever asks next gets it.
+        self._known = launch.as_known()
         return handle
 
     async def stop(self, handle: DaemonHandle) -> StopReport:
@@ -238,16 +260,44 @@ class DaemonLifecycle:
         return await handle.kill()
 
     def _launch(self, *, detached: bool) -> Launch:
-        return Launch(self.config, self._by, detached=detached)
+        registry = self._by.registry
+        if registry is None and detached:
+            registry = default_registry()
+        entry = None if registry is None else Entry(registry)
+        return Launch(self.config, self._by, detached=detached, entry=entry)
 
 
-def _check(config: object, spawner: object, observer: object) -> LifecycleConfig:
+async def _alone(launch: Launch) -> DaemonHandle:
+    """Start a daemon that nobody here will own; what serves it ends with its start."""
+    handle: DaemonHandle | None = None
+    failure: Exception | None = None
+    try:
+        async with trio.open_nursery() as services:
+            try:
+                handle = await launch.run(services)
+            except Exception as error:
+                # Outside of the nursery, which would wrap it into a group.
+                failure = error
+            services.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        raise only(group) from None
+    if failure is not None:
+        raise failure
+    assert handle is not None
+    return handle
+
+
+def _check(config: object, spawner: object, observer: object, registry: object) -> LifecycleConfig:
     if not isinstance(config, LifecycleConfig):
         raise ConfigError("config", f"must be a LifecycleConfig, not {config!r}")
     if spawner is not None and not isinstance(spawner, Spawner):
         raise ConfigError("spawner", f"must be a Spawner such as LocalSpawner(), not {spawner!r}")
     if observer is not None and not callable(observer):
         raise ConfigError("observer", f"must be a callable that takes an event, not {observer!r}")
+    if registry is not None and not isinstance(registry, Registry):
+        raise ConfigError(
+            "registry", f"must be a Registry such as SQLiteRegistry(path), not {registry!r}"
+        )
     return config
 
 
@@ -260,13 +310,3 @@ def _checks(preflight: Iterable[Preflight]) -> tuple[Preflight, ...]:
         if not callable(check):
             raise ConfigError("preflight", f"must be a list of async callables, not of {check!r}")
     return checks
-
-
-def _only(error: BaseException) -> BaseException:
-    """Take a single error out of the groups that our nurseries made of it.
-
-    It is Ctrl-C while the keeper was at work, or what a plug-in's own task raised.
-    """
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

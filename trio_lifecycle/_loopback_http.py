@@ -39,7 +39,7 @@ def prepare() -> None:
     import h11  # noqa: F401
 
 
-async def get(url: str, address: tuple[str, int]) -> Answer:
+async def get(url: str, address: tuple[str, int], body_bytes: int = 0) -> Answer:
     """Ask once; never raises for what a server does. A refusal comes without a checkpoint."""
     try:
         with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as sock:
@@ -52,13 +52,13 @@ async def get(url: str, address: tuple[str, int]) -> Answer:
                 return Answer(None, "refused the connection", absent=True)
             if error:
                 raise OSError(error, os.strerror(error))
-            return await _ask(trio.socket.from_stdlib_socket(sock), url)
+            return await _ask(trio.socket.from_stdlib_socket(sock), url, body_bytes)
     except OSError as failure:
         is_missing = ":" in address[0] and failure.errno in _NO_IPV6
         return Answer(None, f"gave no HTTP answer ({failure})", absent=is_missing)
 
 
-async def _ask(sock: trio.socket.SocketType, url: str) -> Answer:
+async def _ask(sock: trio.socket.SocketType, url: str, body_bytes: int) -> Answer:
     import h11
 
     connection = h11.Connection(h11.CLIENT)
@@ -66,20 +66,33 @@ async def _ask(sock: trio.socket.SocketType, url: str) -> Answer:
     connection.send(h11.EndOfMessage())
     while question:
         question = question[await sock.send(question) :]
+    answer: Answer | None = None
     try:
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
                 received = await sock.recv(READ_BYTES)
-                if not received:
+                if not received and answer is None:
                     return Answer(None, "closed the connection without an answer")
                 connection.receive_data(received)
             elif isinstance(event, h11.Response):
-                return Answer(event.status_code)
+                if not body_bytes:
+                    return Answer(event.status_code)
+                answer = Answer(event.status_code, headers=_headers(event))
+            elif answer is not None:
+                if not isinstance(event, h11.Data):
+                    return answer
+                answer = answer._replace(body=(answer.body + event.data)[:body_bytes])
+                if len(answer.body) == body_bytes:
+                    return answer
             elif not isinstance(event, h11.InformationalResponse):
                 return Answer(None, "gave no HTTP answer (it wants to speak another protocol)")
     except h11.RemoteProtocolError as error:
-        return Answer(None, f"gave no HTTP answer ({error})")
+        return answer or Answer(None, f"gave no HTTP answer ({error})")
+
+
+def _headers(response: "h11.Response") -> dict[str, str]:
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
 
 
 @lru_cache(maxsize=1024)

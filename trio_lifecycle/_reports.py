@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from attrs import field, frozen
@@ -30,11 +31,16 @@ class Sighting(NamedTuple):
             it should be.
         detail: What it said, as a part of a sentence.
         address: Its loopback host and port; None where it is none of this machine.
+        accepted: True when what answers was said to be the right one, whoever it is; None when that
+            will be said once it is up.
+        place: Where it was asked, for people.
     """
 
     report: Report | None
     detail: str
     address: tuple[str, int] | None = None
+    accepted: bool | None = False
+    place: str = "its address"
 
 
 class Verdict(Enum):
@@ -53,11 +59,15 @@ class Answer(NamedTuple):
         problem: Why none came, as a part of a sentence; empty when one came.
         absent: True when nothing listens there at all: the connection was refused, or there is no
             such place.
+        headers: The headers, by their names in lower case.
+        body: The beginning of the body, as much as was asked for; as it came, not decompressed.
     """
 
     status: int | None = None
     problem: str = ""
     absent: bool = False
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: bytes = b""
 
     def __str__(self) -> str:
         return self.problem if self.status is None else f"answered {self.status}"

@@ -22,7 +22,14 @@ class State(Enum):
 # State -> kind of event -> next state. A pair that is missing is no legal move.
 TRANSITIONS: Final[dict[State, dict[str, State]]] = {
     State.NEW: {"starting": State.LOOKING},
-    State.LOOKING: {"adopted": State.READY, "found": State.PREPARING, "failed": State.FAILED},
+    State.LOOKING: {
+        "claim_awaited": State.LOOKING,
+        "record_stale": State.LOOKING,
+        "config_changed": State.LOOKING,
+        "adopted": State.READY,
+        "found": State.PREPARING,
+        "failed": State.FAILED,
+    },
     State.PREPARING: {"spawned": State.WAITING, "failed": State.FAILED},
     State.WAITING: {
         "ready": State.READY,

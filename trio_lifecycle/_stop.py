@@ -1,13 +1,16 @@
 """Stopping a daemon: up the ladder, once, however often and by whomever it is asked."""
 
+import logging
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from functools import partial
+from typing import Final, Protocol
 
 import trio
 
 from trio_lifecycle._diary import Diary
-from trio_lifecycle._errors import StopError
+from trio_lifecycle._errors import LifecycleError, StopError
 from trio_lifecycle._events import Died, ReaperLost, Stopped, Stopping
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder, StopReport
 from trio_lifecycle._status import signal_name
@@ -20,11 +23,33 @@ _KILL_AGAIN_AFTER_S: Final = 0.1
 # How long a program that has run out of descriptors gets to close some.
 _LOOK_AGAIN_AFTER_S: Final = 0.1
 
+# What a registry gets to take the news that a daemon goes. The daemon goes without that, too.
+_REGISTRY_PATIENCE_S: Final = 1.0
+
+_log: Final = logging.getLogger("trio_lifecycle")
+
+
+class Remembered(Protocol):
+    """What is to be told when a daemon goes: its entry in a registry."""
+
+    async def note_stopping(self, ladder: StopLadder) -> None:
+        """Hear that it was asked to go, and in which steps."""
+
+    async def forget(self) -> None:
+        """Hear that it is gone."""
+
 
 class Stopper:
     """Stops one process and its tree, and knows whether its end was wanted."""
 
-    def __init__(self, process: Process, ladder: StopLadder, diary: Diary) -> None:
+    def __init__(
+        self,
+        process: Process,
+        ladder: StopLadder,
+        diary: Diary,
+        entry: Remembered | None = None,
+    ) -> None:
+        self._entry = entry
         self._process = process
         self._ladder = ladder
         self._diary = diary
@@ -40,11 +65,12 @@ class Stopper:
         """Say whether it ended, or lost its reaper, unasked; the diary hears of it once."""
         if not self._died and not self.asked:
             pid, lost = self._process.pid, self._process.lost
+            # First, since an observer may end the program by what it raises.
+            self._died = lost is not None or self._process.ended
             if lost is not None:
                 self._diary.note(ReaperLost, pid=pid, reason=lost)
-            elif self._process.ended:
+            elif self._died:
                 self._diary.note(Died, pid=pid, status=self._process.status)
-            self._died = lost is not None or self._process.ended
         return self._died
 
     async def stop(self, ladder: StopLadder | None = None) -> StopReport:
@@ -75,11 +101,16 @@ class Stopper:
         """Ask the tree once to go, and don't wait."""
         self.asked = not self.note_death()
         if self.asked and not self._process.ended:
-            self._terminated_by = signum
-            await self._send(signum)
+            await self._note_stopping(self._ladder)
+            # Meanwhile another task may have ended it.
+            if self._report is None and not self._process.ended:
+                self._terminated_by = signum
+                await self._send(signum)
 
     async def _climb(self, ladder: StopLadder) -> None:
         began = trio.current_time()
+        if not self._is_gone():
+            await self._note_stopping(ladder)
         try:
             with self._patience:
                 await self._climb_politely(ladder)
@@ -93,6 +124,20 @@ class Stopper:
         self._diary.note(
             Stopped, pid=self._process.pid, rung=report.rung, status=report.status, seconds=seconds
         )
+        if self._entry is not None:
+            await self._tell(self._entry.forget)
+
+    async def _note_stopping(self, ladder: StopLadder) -> None:
+        if self._entry is not None:
+            await self._tell(partial(self._entry.note_stopping, ladder))
+
+    async def _tell(self, tell: Callable[[], Awaitable[None]]) -> None:
+        with trio.move_on_after(_REGISTRY_PATIENCE_S):
+            try:
+                await tell()
+            except LifecycleError as error:
+                # A record of what is gone is found to be stale by the next who reads it.
+                _log.warning("the record of %s: %s", self._diary.name, error)
 
     async def _climb_politely(self, ladder: StopLadder) -> None:
         for number, rung in enumerate(ladder.rungs):

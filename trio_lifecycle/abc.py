@@ -3,38 +3,42 @@
 What a spawner, a process, a ready mode, a preflight check, an observer and a registry promise.
 
 All prose about behaviour stands here, once; implementations say only what is special about them.
-``trio_lifecycle.testing`` has checks that a spawner or a ready mode of your own can be held to. A
-registry is used by nothing yet.
+``trio_lifecycle.testing`` has checks that a spawner, a ready mode or a registry of your own can be
+held to.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
 import trio
 from attrs import frozen
 
+from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._events import Event
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._markers import Marker
 from trio_lifecycle._process_contract import Process
-from trio_lifecycle._records import DaemonRecord
+from trio_lifecycle._records import ClaimHolder, DaemonRecord, Identity, RecordChange
+from trio_lifecycle._registry_contract import Registry
 from trio_lifecycle._reports import Answer, Report, Sighting, Verdict
 from trio_lifecycle._requests import SpawnRequest
 
 __all__ = [
     "Answer",
     "ArmedReady",
+    "ClaimHolder",
     "DaemonRecord",
     "Guarantee",
+    "Identity",
     "Marker",
     "Observer",
     "Preflight",
     "Prober",
     "Process",
     "ReadyMode",
+    "RecordChange",
     "Registry",
     "Report",
     "ReservedPort",
@@ -69,6 +73,20 @@ class Spawner(ABC):
             SpawnError: The system refused.
             GuaranteeError: What was asked of the spawner can't be promised here.
         """
+
+    async def find_process(self, record: DaemonRecord) -> Process | None:
+        """Give the process that a record is about.
+
+        One that has ``ended`` is given as long as something of its tree is left. None when all is
+        gone for sure: it has ended (a zombie is gone), or the machine was started anew since then.
+
+        Raises:
+            DaemonStateUnknownError: Whether it lives can't be told from here.
+        """
+        raise DaemonStateUnknownError(
+            record.name,
+            f"{type(self).__name__} can't look for process {record.pid} of {record.host}",
+        )
 
     @abstractmethod
     async def find_binary(self, name: str, search_path: tuple[Path, ...]) -> str:
@@ -143,6 +161,11 @@ class ReadyMode(ABC):
         return ()
 
     @property
+    def kind(self) -> str:
+        """Which mode it is; another one is another configuration of the daemon."""
+        return type(self).__qualname__
+
+    @property
     def longest_interval_s(self) -> float:
         """The longest pause between two looks; 0 where the daemon's word comes by itself."""
         return 0.0
@@ -150,6 +173,18 @@ class ReadyMode(ABC):
     @abstractmethod
     async def arm(self, start: Start) -> "ArmedReady":
         """Get ready to hear from the daemon, before it is spawned: bind a socket, make a token."""
+
+    async def arm_again(self, start: Start) -> "ArmedReady | None":
+        """Get ready to ask a daemon that was spawned earlier, perhaps by another program.
+
+        Only ``ask`` is called, so nothing may be held that would have to be let go of, and nothing
+        is put into the daemon's arguments or environment any more. None where a daemon gives its
+        word only once: then being alive must do.
+
+        Args:
+            start: As it was for its spawn; the port is the one that was recorded.
+        """
+        return None
 
     async def find_running(self, prober: "Prober") -> "Sighting | None":
         """Look once whether the daemon runs already.
@@ -212,11 +247,16 @@ class Prober(ABC):
         return
 
     @abstractmethod
-    async def get(self, url: str) -> Answer:
-        """Send one GET on a fresh connection: no proxy, no redirect followed, the body not read.
+    async def get(self, url: str, body_bytes: int = 0) -> Answer:
+        """Send one GET on a fresh connection: no proxy, no redirect followed.
 
         Never raises for anything that a server, or the want of one, can do. The caller sets the
         time limit by cancelling.
+
+        Args:
+            url: What to ask.
+            body_bytes: How much of the body to read. Defaults to 0: the answer has none, nor
+                headers.
         """
 
     @abstractmethod
@@ -253,37 +293,19 @@ It is called at once and in order, so it must not block; one that raises is logg
 and gets no more events, and the daemon goes on."""
 
 
-class Registry(ABC):
-    """Remembers daemons by name, and gives out the right to start one."""
-
-    @abstractmethod
-    def claim(self, name: str) -> AbstractAsyncContextManager[None]:
-        """Hold the exclusive right to start the daemon of this name for the length of a block.
-
-        The right of a program that is killed is free at once. Waiting for it can be cancelled at
-        any time.
-        """
-
-    @abstractmethod
-    async def get(self, name: str) -> DaemonRecord | None:
-        """Give the record of this name, None when there is none."""
-
-    @abstractmethod
-    async def put(self, record: DaemonRecord) -> None:
-        """Store a record in the place of any other of its name; it is on disk when this returns."""
-
-    @abstractmethod
-    async def remove(self, record: DaemonRecord) -> None:
-        """Remove the record if it is still about this instance.
-
-        Another instance's is not touched.
-        """
-
-    @abstractmethod
-    async def daemons(self) -> list[DaemonRecord]:
-        """Give all records, ordered by name."""
-
-
-for _value in (Answer, DaemonRecord, Marker, Process, Report, Sighting, SpawnRequest, Verdict):
+for _value in (
+    Answer,
+    ClaimHolder,
+    DaemonRecord,
+    Identity,
+    Marker,
+    Process,
+    RecordChange,
+    Registry,
+    Report,
+    Sighting,
+    SpawnRequest,
+    Verdict,
+):
     _value.__module__ = __name__
 del _value

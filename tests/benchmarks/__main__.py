@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Final
 
-from tests.benchmarks import ensuring, guarding, importing, readiness, spawning
+from tests.benchmarks import claiming, ensuring, guarding, importing, readiness, spawning
 from tests.benchmarks._table import Table
 
 BENCHMARKS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "readiness": readiness.tables,
     "spawning": spawning.tables,
     "ensuring": ensuring.tables,
+    "claiming": claiming.tables,
     "guarding": guarding.tables,
     "importing": importing.tables,
 }

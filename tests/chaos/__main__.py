@@ -1,5 +1,7 @@
 """Play rounds, start and stop a daemon very often, idle: python -m tests.chaos --rounds 500.
 
+With --ensure 50, have 20 programs want one daemon at one moment, and kill one that starts it.
+
 A round that failed is played again by its seed, with the same --only:
 python -m tests.chaos --rounds 1 --seed SEED.
 """
@@ -48,6 +50,9 @@ def arguments(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--cycles", type=int, default=0, help="how often to start and stop")
     parser.add_argument("--idle", type=float, default=0.0, help="seconds in which nothing may die")
+    parser.add_argument(
+        "--ensure", type=int, default=0, help="how often 20 programs want one daemon at once"
+    )
     return parser.parse_args(words)
 
 
@@ -86,6 +91,10 @@ def main(words: Sequence[str] | None = None) -> int:
     """Do what the command line says; 1 if something went wrong."""
     options = arguments(words)
     well = play_rounds(options) if options.rounds else True
+    if options.ensure:
+        from tests.chaos.ensure import ensure
+
+        well = ensure(options.ensure, options.seed) and well
     # Only these run daemons in this process, so that a round begins with little to fork.
     if options.cycles:
         from tests.chaos.cycles import cycles

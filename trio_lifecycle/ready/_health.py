@@ -1,5 +1,6 @@
 """Ready when the daemon answers a GET with success."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -7,7 +8,7 @@ import trio
 from attrs import field, frozen
 
 from trio_lifecycle._config import check_seconds
-from trio_lifecycle._errors import ForeignDaemonError
+from trio_lifecycle._errors import ConfigError, ForeignDaemonError
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in, show
 from trio_lifecycle._polling import next_interval
 from trio_lifecycle._urls import check_url, host_of, loopback_addresses, port_of, with_host
@@ -44,6 +45,18 @@ def _probe_timeout(value: float) -> float:
     return check_seconds("probe_timeout", value)
 
 
+# What an answer says of who gives it stands at its beginning.
+MOST_BODY_BYTES: Final = 65_536
+
+Expectation = Callable[[Answer], object]
+
+
+def _expect(value: Expectation | None) -> Expectation | None:
+    if value is not None and not callable(value):
+        raise ConfigError("expect", f"must be a callable that takes an answer, not {value!r}")
+    return value
+
+
 @frozen
 class HealthCheck(ReadyMode):
     """Ready when a GET of ``url`` is answered with a status of 200 to 299.
@@ -59,6 +72,11 @@ class HealthCheck(ReadyMode):
         probe_timeout: Seconds that one probe may take. Defaults to 1. One that is too short never
             sees a slow endpoint succeed; one that is too long delays the report of a time-out by as
             much.
+        expect: Says whether who answers *before* the daemon is started is the daemon: a callable
+            that is given an ``Answer``, with the headers and the first 64 KiB of the body, and
+            returns true or false. Defaults to None: without a record, only a process that runs the
+            very file of ``binary_name`` is. Give one for a daemon behind a wrapper, in a container,
+            of another user or on another machine; too lenient, it adopts strangers.
     """
 
     url: str = field(converter=_url)
@@ -66,9 +84,12 @@ class HealthCheck(ReadyMode):
     probe_timeout: float = field(
         default=DEFAULT_PROBE_TIMEOUT_S, converter=_probe_timeout, kw_only=True
     )
+    expect: Expectation | None = field(default=None, converter=_expect, kw_only=True)
 
     def __repr__(self) -> str:
         limits = f"interval={self.interval}, probe_timeout={self.probe_timeout}"
+        if self.expect is not None:
+            limits += f", expect={getattr(self.expect, '__qualname__', self.expect)}"
         return f"HealthCheck({show(self.url)!r}, {limits})"
 
     @property
@@ -87,16 +108,28 @@ class HealthCheck(ReadyMode):
         await start.prober.prepare()
         return ArmedHealthCheck(self, fill(self.url, values), start)
 
+    async def arm_again(self, start: Start) -> "ArmedHealthCheck":
+        """Ask the same URL, with the port that the daemon has."""
+        return await self.arm(start)
+
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Send one probe, if the URL is known before the spawn."""
         if markers_in([self.url]):
             return None
+        wanted = 0 if self.expect is None else MOST_BODY_BYTES
         for url in _places(self.url):
-            answer = await _probe(prober, url, self.probe_timeout)
+            answer = await _probe(prober, url, self.probe_timeout, wanted)
             if not answer.absent:
-                report = Report(self.url, port_of(self.url)) if is_success(answer) else None
-                return Sighting(report, f"{self.url} {answer}", _loopback(url))
+                return self._sighting(answer, url)
         return None
+
+    def _sighting(self, answer: Answer, url: str) -> Sighting:
+        is_up = is_success(answer)
+        accepted: bool | None = False
+        if self.expect is not None:
+            accepted = bool(self.expect(answer)) if is_up else None
+        report = Report(self.url, port_of(self.url)) if is_up else None
+        return Sighting(report, f"{self.url} {answer}", _loopback(url), accepted, self.url)
 
 
 class ArmedHealthCheck(ArmedReady):
@@ -147,10 +180,10 @@ class ArmedHealthCheck(ArmedReady):
         return await process.listener_at(*address) is not Verdict.FOREIGN or process.ended
 
 
-async def _probe(prober: Prober, url: str, limit_s: float) -> Answer:
+async def _probe(prober: Prober, url: str, limit_s: float, body_bytes: int = 0) -> Answer:
     """Ask once, within a limit."""
     with trio.move_on_after(limit_s):
-        return await prober.get(url)
+        return await (prober.get(url, body_bytes) if body_bytes else prober.get(url))
     return Answer(None, f"gave no answer within {limit_s} s")
 
 

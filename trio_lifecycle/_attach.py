@@ -1,0 +1,58 @@
+"""Taking up a daemon that was left running, by nothing but its name."""
+
+from trio_lifecycle._diary import Diary
+from trio_lifecycle._entry import Entry, recorded_ladder
+from trio_lifecycle._errors import ConfigError, DaemonNotRunningError
+from trio_lifecycle._handle import DaemonHandle
+from trio_lifecycle._names import check_name
+from trio_lifecycle._states import State
+from trio_lifecycle._stop import Stopper
+from trio_lifecycle.abc import Observer, Registry, Report, Spawner
+from trio_lifecycle.registry._default import default_registry
+from trio_lifecycle.spawner._local import LocalSpawner
+
+
+async def attach(
+    name: str,
+    registry: Registry | None = None,
+    *,
+    spawner: Spawner | None = None,
+    observer: Observer | None = None,
+) -> DaemonHandle:
+    """Take up a daemon that runs, by its name: wait for it, read its log, stop it.
+
+    Nothing is started, and the daemon is not asked whether it is up; it may still be starting. Its
+    handle has the ``instance_id`` of its spawn and climbs the stop ladder that it was started with.
+    Where its main process has ended but others of it are left, ``wait_exit()`` returns at once, and
+    ``stop()`` ends these.
+
+    Args:
+        name: The daemon's name.
+        registry: Where it is remembered. Defaults to this user's: ``SQLiteRegistry()``.
+        spawner: Where it runs. Defaults to this machine.
+        observer: Hears what becomes of it through this handle.
+
+    Raises:
+        ConfigError: The name can't be a daemon's.
+        DaemonNotRunningError: It is not recorded, or its process is gone.
+        DaemonStateUnknownError: Whether its process lives can't be told from here.
+        RegistryError: The registry can't be used.
+    """
+    check_name("name", name)
+    if registry is not None and not isinstance(registry, Registry):
+        raise ConfigError(
+            "registry", f"must be a Registry such as SQLiteRegistry(path), not {registry!r}"
+        )
+    place = default_registry() if registry is None else registry
+    record = await place.get(name)
+    if record is None:
+        raise DaemonNotRunningError(name, f"{place!r} has no record of it")
+    process = await (spawner or LocalSpawner()).find_process(record)
+    if process is None or process.gone:
+        await place.remove(record)
+        problem = f"process {record.pid} is gone; its record was removed"
+        raise DaemonNotRunningError(name, problem)
+    diary = Diary(name, record.instance_id, observer, State.READY)
+    stopper = Stopper(process, recorded_ladder(record), diary, Entry(place, record))
+    report = Report(record.url, record.port, record.report)
+    return DaemonHandle(name, record.instance_id, "adopted", process, stopper, report, 0.0)

@@ -1,0 +1,83 @@
+"""A daemon that was given before: whether it may be given again."""
+
+import trio
+from attrs import frozen
+
+from trio_lifecycle._config import LifecycleConfig
+from trio_lifecycle._entry import Entry
+from trio_lifecycle._errors import DaemonStateUnknownError
+from trio_lifecycle._handle import DaemonHandle
+from trio_lifecycle._ladder import KILL_PATIENCE_S
+from trio_lifecycle._search import NOTHING_STARTED, await_answer
+from trio_lifecycle._stop import Stopper
+from trio_lifecycle.abc import ArmedReady, Process
+
+
+@frozen(eq=False)
+class Known:
+    """What one program remembers of a daemon that it left running, or found so."""
+
+    config: LifecycleConfig
+    entry: Entry
+    process: Process
+    stopper: Stopper
+    armed: ArmedReady | None
+    handle: DaemonHandle
+
+    async def find_at_once(self) -> DaemonHandle | None:
+        """Give the handle, if one question shows that it may be given.
+
+        None where that takes more than a question: ``find_again`` goes on then.
+        """
+        record = self.entry.record
+        if record is None or self._is_going():
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return None
+        if self.armed is None:
+            await trio.lowlevel.checkpoint()
+        elif await self.armed.ask(self.process) is None:
+            return None
+        # Last: it may have been asked to go while it was asked whether it is up.
+        is_given = self.entry.registry.confirms(record) and not self._is_going()
+        return self.handle if is_given else None
+
+    async def find_again(self) -> DaemonHandle | None:
+        """Give the handle, if its daemon still is up.
+
+        None if it is not the one to be given any more: the registry says more then.
+
+        Raises:
+            DaemonStateUnknownError: It is alive, but has not answered for the ready timeout.
+        """
+        record = self.entry.record
+        if record is None:
+            await self._see_off()
+        elif self._is_going() or not await self.entry.verify(record, self.config):
+            return None
+        if self.armed is not None and not self._is_going():
+            await await_answer(self.config, self.process, self.armed)
+            # It may have been asked to go while it was asked whether it is up.
+            if record is not None and not await self.entry.verify(record, self.config):
+                return None
+        return None if self._is_going() else self.handle
+
+    def let_go(self) -> None:
+        """Let go of a process that is no longer given, if it has ended.
+
+        Leaves no zombie and no descriptor, also when the run in which it was spawned is over.
+        """
+        # "gone" is asked for what it does besides: it reaps a child.
+        if self.process.gone or self.process.ended:
+            self.process.close()
+
+    def _is_going(self) -> bool:
+        return self.stopper.asked or self.process.ended
+
+    async def _see_off(self) -> None:
+        """Wait for the end of a process that can't be recorded, if it was asked to go."""
+        if self.stopper.asked:
+            with trio.move_on_after(self.config.stop_ladder.seconds + KILL_PATIENCE_S):
+                await self.process.wait_gone()
+            if not self.process.gone:
+                problem = f"process {self.process.pid} was asked to go, and is still there"
+                raise DaemonStateUnknownError(self.config.name, f"{problem}; {NOTHING_STARTED}")

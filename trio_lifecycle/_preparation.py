@@ -1,0 +1,101 @@
+"""What is done before there is a process: where its output goes, its port, its request."""
+
+import os
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from attrs import evolve
+
+from trio_lifecycle._config import LifecycleConfig
+from trio_lifecycle._destination import Output
+from trio_lifecycle._errors import ConfigError, SpawnError
+from trio_lifecycle._logs import rotate
+from trio_lifecycle._markers import FREE_PORT, Marker, fill
+from trio_lifecycle._requests import CALLBACK_VARIABLE, INSTANCE_VARIABLE
+from trio_lifecycle._state_dir import log_path, make_private
+from trio_lifecycle.abc import ArmedReady, Spawner, SpawnRequest
+
+
+async def choose_port(
+    config: LifecycleConfig, spawner: Spawner, held: AsyncExitStack
+) -> dict[Marker, str]:
+    """Reserve a port if the configuration wants one; ``held`` lets go of it.
+
+    Raises:
+        SpawnError: None is free.
+    """
+    if FREE_PORT not in config.markers:
+        return {}
+    try:
+        port = await spawner.reserve_port()
+    except OSError as error:
+        problem = f"no port is free ({error})"
+        raise SpawnError(config.name, problem, error.errno, retryable=True) from error
+    held.callback(port.release)
+    return {FREE_PORT: str(port.number)}
+
+
+def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
+    """Say where the output of a daemon goes that outlives this program; older logs make room.
+
+    Args:
+        config: The daemon's.
+        directory: Where logs are that name no file; None is in the state directory.
+
+    Raises:
+        ConfigError: It is to go where only this program can bring it, or the state directory is not
+            private.
+        SpawnError: The file can't be made.
+    """
+    output = config.output
+    if output.to is not None and not isinstance(output.to, Path):
+        raise ConfigError(
+            "output.to",
+            f"{config.name} is to outlive this program, so its output can only go to a "
+            "file: give a path, or nothing for a file in the state directory",
+        )
+    if output.to is not None:
+        # For whoever reads it from another directory.
+        return evolve(output, to=output.to.absolute())
+    path = log_path(os.environ, config.name, directory)
+    try:
+        make_private(path.parent)
+        rotate(path)
+    except OSError as error:
+        raise SpawnError(
+            config.name, f"its log file can't be made: {error}", error.errno
+        ) from error
+    return evolve(output, to=path)
+
+
+def make_request(
+    config: LifecycleConfig,
+    instance_id: str,
+    program: str,
+    output: Output,
+    values: Mapping[Marker, str],
+    armed: ArmedReady,
+    *,
+    detached: bool,
+    gated: bool,
+) -> SpawnRequest:
+    """Fill in all that is known now."""
+    env = {key: None if value is None else fill(value, values) for key, value in config.env.items()}
+    return SpawnRequest(
+        name=config.name,
+        instance_id=instance_id,
+        program=program,
+        args=tuple(fill(arg, values) for arg in config.args),
+        # The callback of our own starter is not for our daemons.
+        env={CALLBACK_VARIABLE: None, **env, **armed.env, INSTANCE_VARIABLE: instance_id},
+        working_dir=config.working_dir,
+        output=output,
+        detached=detached,
+        limits=config.limits,
+        umask=config.umask,
+        user=config.user,
+        group=config.group,
+        ladder=config.stop_ladder,
+        gated=gated,
+    )
