@@ -2,23 +2,28 @@
 
 The map of the house, lowest floor first; imports go downwards only:
 
-- words: errors, events, records, markers
+- words: errors, events, markers
 - rules: states, the stop ladder, polling, names, URLs; plain functions without I/O or clock
-- contracts: ``trio_lifecycle.abc``
+- records, and the contracts: ``trio_lifecycle.abc``
 - values: ``LifecycleConfig``
 - tools: finding programs, ports, processes, HTTP, output
-- means: spawners, ready modes, stopping
-- handle, launch, keeper, and the heart: ``DaemonLifecycle``
+- means: spawners, ready modes, registries, stopping
+- handle, entry, search, launch, keeper, and the heart: ``DaemonLifecycle``, ``attach``
+- household: ``open_daemon_nursery``
 - roof: the command line, and ``trio_lifecycle.testing``
 """
 
+from trio_lifecycle._attach import attach
 from trio_lifecycle._binary import find_binary
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import (
     BinaryNotFoundError,
+    ClaimTimeoutError,
+    ConfigChangedError,
     ConfigError,
     DaemonDiedError,
+    DaemonNotRunningError,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     ForeignDaemonError,
@@ -28,11 +33,14 @@ from trio_lifecycle._errors import (
     ReadyError,
     ReadyTimeoutError,
     ReaperLostError,
+    RegistryError,
     SpawnError,
     StopError,
 )
 from trio_lifecycle._events import (
     Adopted,
+    ClaimAwaited,
+    ConfigChanged,
     Died,
     Event,
     Failed,
@@ -40,6 +48,7 @@ from trio_lifecycle._events import (
     Left,
     Ready,
     ReaperLost,
+    RecordStale,
     Spawned,
     Starting,
     Stopped,
@@ -50,11 +59,15 @@ from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._ladder import StopLadder, StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._markers import CALLBACK_URL, FREE_PORT
+from trio_lifecycle._nursery import DaemonNursery, open_daemon_nursery
+from trio_lifecycle._records import DaemonRecord
 from trio_lifecycle._version import __version__
 from trio_lifecycle.observe._logging import log_events
 from trio_lifecycle.ready._callback import Callback, CallbackReceiver
 from trio_lifecycle.ready._health import HealthCheck
 from trio_lifecycle.ready._manual import Manual
+from trio_lifecycle.registry._memory import MemoryRegistry
+from trio_lifecycle.registry._sqlite import SQLiteRegistry
 from trio_lifecycle.spawner._local import LocalSpawner
 
 __all__ = [
@@ -64,10 +77,17 @@ __all__ = [
     "BinaryNotFoundError",
     "Callback",
     "CallbackReceiver",
+    "ClaimAwaited",
+    "ClaimTimeoutError",
+    "ConfigChanged",
+    "ConfigChangedError",
     "ConfigError",
     "DaemonDiedError",
     "DaemonHandle",
     "DaemonLifecycle",
+    "DaemonNotRunningError",
+    "DaemonNursery",
+    "DaemonRecord",
     "DaemonStateUnknownError",
     "Died",
     "DiedBeforeReadyError",
@@ -82,6 +102,7 @@ __all__ = [
     "LifecycleError",
     "LocalSpawner",
     "Manual",
+    "MemoryRegistry",
     "Output",
     "PreflightError",
     "Ready",
@@ -89,6 +110,9 @@ __all__ = [
     "ReadyTimeoutError",
     "ReaperLost",
     "ReaperLostError",
+    "RecordStale",
+    "RegistryError",
+    "SQLiteRegistry",
     "SpawnError",
     "Spawned",
     "Starting",
@@ -99,8 +123,10 @@ __all__ = [
     "Stopping",
     "Stray",
     "__version__",
+    "attach",
     "find_binary",
     "log_events",
+    "open_daemon_nursery",
 ]
 
 for _thing in [globals()[name] for name in __all__]:

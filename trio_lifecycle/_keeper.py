@@ -1,12 +1,16 @@
 """The keeper: the task that has a daemon started, and owns it until its owner has left."""
 
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
 
-from trio_lifecycle._errors import DaemonDiedError, LifecycleError, ReaperLostError
+from trio_lifecycle._errors import (
+    DaemonDiedError,
+    DaemonNotRunningError,
+    LifecycleError,
+    ReaperLostError,
+)
 from trio_lifecycle._events import Left
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._launch import Launch
@@ -22,6 +26,11 @@ class Keeper:
     It works in a task of its own for two reasons: Trio raises Ctrl-C in the main task where that
     waits, and a second one could break off a clean-up there; and a cancellation that reaches the
     owner's block must not reach the daemon before the block has left.
+
+    Attributes:
+        handle: The daemon, once it is up.
+        body: The owner's block; cancelled when the daemon dies under it.
+        stop_error: Why the daemon could not be ended, once it should have been.
     """
 
     def __init__(self, launch: Launch) -> None:
@@ -32,6 +41,7 @@ class Keeper:
         self.handle: DaemonHandle | None = None
         self._start_error: Exception | None = None
         self._end_error: LifecycleError | None = None
+        self.stop_error: LifecycleError | None = None
         self._ready_at = 0.0
         self.body = trio.CancelScope()
 
@@ -45,27 +55,17 @@ class Keeper:
         # cancels it with its caller; the rest by the block and the stop ladder.
         with trio.CancelScope(shield=True):
             async with trio.open_nursery() as services:
-                await self._begin(self._launch.run, services)
+                await self._begin(services)
                 if self.handle is not None:
                     if self.handle.origin == "adopted":
                         services.start_soon(self._launch.watch)
                     await self._own(self.handle)
                 services.cancel_scope.cancel()
 
-    @trio.lowlevel.enable_ki_protection
-    async def begin(self) -> None:
-        """Start a daemon that was not found, and leave it to itself."""
-        with trio.CancelScope(shield=True):
-            async with trio.open_nursery() as services:
-                await self._begin(self._launch.start, services)
-                services.cancel_scope.cancel()
-
-    async def _begin(
-        self, attempt: Callable[[trio.Nursery], Awaitable[DaemonHandle]], services: trio.Nursery
-    ) -> None:
+    async def _begin(self, services: trio.Nursery) -> None:
         try:
             with self._start:
-                self.handle = await attempt(services)
+                self.handle = await self._launch.run(services)
                 self._ready_at = trio.current_time()
         except Exception as error:
             self._start_error = error
@@ -76,27 +76,37 @@ class Keeper:
         """Wait until the daemon is up; when that is cancelled, the start is given up.
 
         Raises:
+            DaemonNotRunningError: The start was given up by another task.
             LifecycleError: It did not come up.
         """
         try:
             await self._started.wait()
         except BaseException:
-            self._start.cancel()
+            self.give_up()
             raise
         if self._start_error is not None:
             raise self._start_error
+        if self._start.cancelled_caught:
+            raise DaemonNotRunningError(self._launch.config.name, "its start was given up")
         if self.handle is None:
             # A task that serves the process has crashed, and its error is on its way here.
             await trio.sleep_forever()
         assert self.handle is not None
         return self.handle
 
+    def give_up(self) -> None:
+        """Give the start up; one that is finished stays as it is."""
+        self._start.cancel()
+
     def leave(self) -> None:
         """Say that the owner's block has left."""
-        # Here, too, so that a death in the block is one whichever task heard of it first.
-        self._look_for_death()
-        self._left.set()
-        self._launch.over.set()
+        try:
+            # Here, too, so that a death in the block is one whichever task heard of it first.
+            self._look_for_death()
+        finally:
+            # An observer may end the program by what it raises; the daemon must go all the same.
+            self._left.set()
+            self._launch.over.set()
 
     def conclude(self, outcome: BaseException | None) -> None:
         """Raise what the block raised, or else what became of the daemon."""
@@ -131,6 +141,7 @@ class Keeper:
                 await stopper.stop()
         except LifecycleError as error:
             _log.error("%s", error)
+            self.stop_error = error
             self._end_error = self._end_error or error
         await self._left.wait()
         if self._launch.diary.state is State.READY:
@@ -155,3 +166,13 @@ def _died(name: str, process: Process, lived_s: float, tail: str) -> DaemonDiedE
     if process.lost is not None:
         return ReaperLostError(name, process.status, lived_s, tail, process.lost)
     return DaemonDiedError(name, process.status, lived_s, tail)
+
+
+def only(error: BaseException) -> BaseException:
+    """Take a single error out of the groups that nurseries around a keeper made of it.
+
+    It is Ctrl-C while the keeper was at work, or what a plug-in's own task raised.
+    """
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
