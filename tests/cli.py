@@ -2,21 +2,32 @@
 
 import json
 import os
+import pty
 import re
 import selectors
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import pytest
+import trio
+
+from trio_lifecycle import DaemonNotRunningError, DaemonRecord, SQLiteRegistry, attach
+from trio_lifecycle._state_dir import registry_path
+
 ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs/guides/command-line.md"
 COMMAND = (sys.executable, "-m", "trio_lifecycle")
 
 HEALTH = ("--health", "http://127.0.0.1:{port}/")
 SERVER = (sys.executable, "-m", "http.server", "{port}", "--bind", "127.0.0.1")
+# By its program it may be that server, but it is none.
+LIKE_SERVER = ("--name", "again", "--", sys.executable, "-c", "raise SystemExit(66)")
 # Says when SIGTERM can't end it any more.
 DEAF = ("sh", "-c", "trap '' TERM; echo deaf; exec sleep 600")
 
@@ -177,6 +188,103 @@ def finish(*words: str, **options: Any) -> Run:
     with run(*words, **options) as running:
         running.end()
     return running
+
+
+def call(*words: str, **options: Any) -> Run:
+    """Run ``trio-lifecycle`` with these words, the command's among them, to its end."""
+    with Run(*words, **options) as running:
+        running.end()
+    return running
+
+
+def ensured(*words: str, **options: Any) -> dict[str, Any]:
+    """Have a daemon running that is not owned; give what is said of it."""
+    done = call("ensure", "--json", *words, **options)
+    assert 0 == done.process.returncode, done.err
+    facts = done.events()[-1]
+    assert "ensured" == facts["event"]
+    return facts
+
+
+@pytest.fixture
+def all_stopped() -> Iterator[None]:
+    """Kill what the test has left running, of the registry that is its own."""
+    yield
+    path = registry_path(os.environ)
+    if path.exists():
+        with closing(SQLiteRegistry(path)) as registry:
+            trio.run(_kill_all, registry)
+
+
+async def _kill_all(registry: SQLiteRegistry) -> None:
+    for record in await registry.daemons():
+        with suppress(DaemonNotRunningError):
+            daemon = await attach(record.name, registry)
+            await daemon.kill()
+
+
+def record_elsewhere(name: str, **changes: Any) -> None:
+    """Record a daemon of another machine, of which nothing can be told from here."""
+    facts: dict[str, Any] = {
+        "name": name,
+        "instance_id": "0" * 32,
+        "host": "elsewhere",
+        "boot_id": "another",
+        "pid": 4711,
+        "start_time": 1,
+        "started_at": time.time(),
+        "heartbeat_at": time.time(),
+    }
+
+    async def put(registry: SQLiteRegistry) -> None:
+        await registry.put(DaemonRecord(**facts | changes))
+
+    with closing(SQLiteRegistry(registry_path(os.environ))) as registry:
+        trio.run(put, registry)
+
+
+def forget(name: str) -> None:
+    """Remove a record."""
+
+    async def remove(registry: SQLiteRegistry) -> None:
+        record = await registry.get(name)
+        assert record is not None
+        await registry.remove(record)
+
+    with closing(SQLiteRegistry(registry_path(os.environ))) as registry:
+        trio.run(remove, registry)
+
+
+# The terminal becomes that of the new session, so that Ctrl-C is a signal there.
+_AT_HOME = """
+import fcntl, sys, termios
+from trio_lifecycle.__main__ import main
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+sys.exit(main())
+"""
+
+
+@contextmanager
+def on_terminal(*words: str, **env: str) -> Iterator[Run]:
+    """Run on a terminal of 80 columns that is the program's own; its text is "terminal"."""
+    ours, theirs = pty.openpty()
+    clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR")}
+    usual = {"TERM": "xterm-256color", "LANG": "C.UTF-8", "COLUMNS": "80"}
+    try:
+        with Run(
+            *words,
+            command=(sys.executable, "-c", _AT_HOME),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            env={**clean, **usual, **env},
+        ) as running:
+            running.watch("terminal", ours)
+            yield running
+    finally:
+        os.close(ours)
+        os.close(theirs)
 
 
 def is_alive(pid: int) -> bool:

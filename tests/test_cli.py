@@ -1,6 +1,7 @@
 """The command line, as a shell sees it: exit statuses, words, the command of --then."""
 
 import errno
+import json
 import os
 import re
 import sys
@@ -9,12 +10,13 @@ from pathlib import Path
 import pytest
 
 import trio_lifecycle
-from tests.cli import COMMAND, HEALTH, ROOT, SERVER, Run, finish, is_alive, run
-from trio_lifecycle._cli._codes import status_of_error, table
+from tests import test_cli_ensure, test_cli_status
+from tests.cli import COMMAND, HEALTH, PAGE, SERVER, Run, call, finish, is_alive, run
+from trio_lifecycle._cli._app import COMMANDS
+from trio_lifecycle._cli._codes import status_beside_command, table
 from trio_lifecycle._cli._fill import with_markers
 from trio_lifecycle._cli._sentences import sentence_of
 
-PAGE = ROOT / "docs/guides/command-line.md"
 SLEEP = ("sleep", "600")
 
 
@@ -132,20 +134,75 @@ def test_statuses_of_errors_that_are_hard_to_meet() -> None:
     foreign = trio_lifecycle.ForeignDaemonError("web", "http://localhost/", "process 5")
     unknown = trio_lifecycle.DaemonStateUnknownError("web", "it answered 503")
     errors = (refused, short, foreign, unknown)
-    assert [126, 125, 125, 125] == [status_of_error(error) for error in errors]
+    assert [126, 125, 125, 125] == [status_beside_command(error) for error in errors]
+
+
+def test_an_unknown_command_is_told_and_what_was_meant() -> None:
+    done = call("ensrue", "--", *SLEEP)
+    assert (2, "") == (done.process.returncode, done.out)
+    assert 'Did you mean "ensure"?' in done.err
+    assert "More with: trio-lifecycle --help\n" in done.err
 
 
 def test_the_documented_exit_statuses_are_those_of_the_program() -> None:
     assert "\n".join(table()) in PAGE.read_text()
 
 
-def test_the_documented_options_are_those_of_the_program() -> None:
-    written = re.findall(r"^\| (`-.*?) \|", PAGE.read_text(), re.MULTILINE)
-    with Run("run", "--help", env={**os.environ, "COLUMNS": "200"}) as help_:
+# Where a command's options are written: in tables, or in lists.
+SECTIONS = {
+    "run": ("When it is ready", "The daemon", "What is shown"),
+    "ensure": ("A daemon that is left running",),
+    "status": ("Which of them run",),
+    "logs": ("What it has written",),
+    "wait": ("Until it has ended",),
+    "stop": ("When it is no longer wanted",),
+    "reap": ("What was left",),
+}
+
+
+def written_options(command: str) -> set[str]:
+    """The options of a command, as the page has them."""
+    page = PAGE.read_text()
+    found = ""
+    for title in SECTIONS[command]:
+        section = re.split(rf"^##+ {title}$", page, flags=re.MULTILINE)[1]
+        section = re.split("^##+ ", section, flags=re.MULTILINE)[0]
+        found += " ".join(re.findall(r"^(?:\| |- )(`-.*?)(?: \||:)", section, re.MULTILINE))
+    return set(OPTIONS.findall(found))
+
+
+def offered_options(command: str) -> set[str]:
+    """The options of a command, as its help has them."""
+    with Run(command, "--help", env={**os.environ, "COLUMNS": "200"}) as help_:
         help_.end()
     offered = re.findall(r"^│ (.*?)(?:  |$)", help_.out, re.MULTILINE)
-    options = re.compile(r"--?[a-z-]+")
-    assert set(options.findall(" ".join(offered))) == set(options.findall(" ".join(written)))
+    return set(OPTIONS.findall(" ".join(offered)))
+
+
+OPTIONS = re.compile(r"--?[a-z-]+")
+
+
+@pytest.mark.parametrize("command", SECTIONS)
+def test_the_documented_options_are_those_of_the_program(command: str) -> None:
+    written = written_options(command)
+    if command == "ensure":
+        written |= written_options("run") - {"--then", "--guarantee"}
+    assert written == offered_options(command)
+
+
+def test_the_page_names_each_command() -> None:
+    page = PAGE.read_text()
+    assert list(SECTIONS) == list(COMMANDS) == re.findall(r"^\| \[`(\w+)`\]", page, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("object_", "keys"),
+    [("ensured", test_cli_ensure.KEYS), ("running", test_cli_status.KEYS)],
+)
+def test_the_page_shows_the_keys_of_the_objects(object_: str, keys: list[str]) -> None:
+    blocks = re.findall(r"^```text\n(\{.*?\})\n```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    (shown,) = [block for block in blocks if f'"{object_}"' in block]
+    assert keys == list(json.loads(shown))
 
 
 def test_the_first_command_of_the_page_does_what_the_page_says() -> None:

@@ -13,7 +13,7 @@ import trio
 from trio.testing import MockClock
 
 import trio_lifecycle
-from tests.cli import COMMAND, HEALTH, SERVER, finish, is_alive, run
+from tests.cli import COMMAND, HEALTH, LIKE_SERVER, SERVER, finish, is_alive, run
 from trio_lifecycle._cli._display import Display, next_word_s
 from trio_lifecycle._cli._outlet import MOST_HELD_BYTES, Outlet
 from trio_lifecycle._cli._paint import Paint
@@ -73,8 +73,8 @@ def test_verbose_shows_what_was_found_and_seen() -> None:
 def test_a_daemon_that_answers_without_success_before_the_start_is_shown() -> None:
     with run(*HEALTH, "--", *SERVER) as first:
         url = first.line(r"ready at (\S+), process")[1] + "missing"
-        with run("-v", "--health", url, "--timeout", "600", "--", *SLEEP) as second:
-            second.line(rf"^sleep: waiting \(\d s\) for what is already at {url}: answered 404")
+        with run("-v", "--health", url, "--timeout", "600", *LIKE_SERVER) as second:
+            second.line(rf"^again: waiting \(\d s\) for what is already at {url}: answered 404")
             assert 130 == second.interrupt()
         assert "started as" not in second.err
         first.interrupt()
@@ -163,12 +163,21 @@ def test_a_worker_that_calls_back_becomes_ready_and_its_token_is_not_shown() -> 
 def test_a_daemon_that_ran_already_is_used_and_left_running() -> None:
     with run(*HEALTH, "--", *SERVER) as first:
         url, pid = first.line(r"ready at (\S+), process (\d+)").groups()
-        second = finish("--health", url, "--then", "exit 4", "--", *SLEEP)
+        second = finish("--health", url, "--then", "exit 4", *LIKE_SERVER)
         assert 4 == second.process.returncode
         who = rf"process {pid} \([^()]* -m http\.server [^()]*\)"
         assert re.search(rf"ran already at {url}, {who}: it is used, and left", second.err)
-        assert "sleep: is left running" in second.err
+        assert "again: is left running" in second.err
         assert is_alive(int(pid))
+        assert 130 == first.interrupt()
+
+
+def test_another_program_that_answers_there_is_not_used() -> None:
+    with run(*HEALTH, "--", *SERVER) as first:
+        url, pid = first.line(r"ready at (\S+), process (\d+)").groups()
+        second = finish("--health", url, "--", *SLEEP)
+        assert 125 == second.process.returncode
+        assert f"{url} is answered by process {pid} (" in second.err
         assert 130 == first.interrupt()
 
 

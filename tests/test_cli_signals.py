@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 import trio
 
-from tests.cli import COMMAND, DEAF, HEALTH, SERVER, Run, is_alive, run
+from tests.cli import COMMAND, DEAF, HEALTH, LIKE_SERVER, SERVER, Run, is_alive, run
 from tests.support import wait_until_gone, wait_until_none_bears
 
 SLEEP = ("sleep", "600")
@@ -77,11 +77,11 @@ def test_a_command_that_heeds_nothing_is_killed_by_a_second_ctrl_c() -> None:
 def test_a_daemon_that_was_there_before_is_left_by_ctrl_c_and_not_stopped() -> None:
     with run(*HEALTH, "--", *SERVER) as first:
         url = first.line(r"ready at (\S+), process")[1]
-        with run("--health", url, "--", *SLEEP) as second:
+        with run("--health", url, *LIKE_SERVER) as second:
             second.line("ran already")
             assert 130 == second.interrupt()
-        assert re.search(r"sleep: Ctrl-C: leaving\nsleep: is left running\n\Z", second.err)
-        with run("--health", url, "--then", "echo up; sleep 600", "--", *SLEEP) as third:
+        assert re.search(r"again: Ctrl-C: leaving\nagain: is left running\n\Z", second.err)
+        with run("--health", url, "--then", "echo up; sleep 600", *LIKE_SERVER) as third:
             third.line("^up", "stdout")
             assert 130 == third.interrupt()
         assert "Ctrl-C: stopping the command of --then (Ctrl-C once more kills it" in third.err

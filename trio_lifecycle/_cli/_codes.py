@@ -1,4 +1,4 @@
-"""Exit statuses: what the shell is told, in one table for each command."""
+"""Exit statuses: what the shell is told, in one table for commands that are alike."""
 
 import signal
 from collections.abc import Iterable, Iterator
@@ -8,22 +8,31 @@ from attrs import frozen
 
 from trio_lifecycle._errors import (
     BinaryNotFoundError,
+    ClaimTimeoutError,
     ConfigError,
+    DaemonNotRunningError,
+    DaemonStateUnknownError,
     LifecycleError,
     ReadyTimeoutError,
     SpawnError,
 )
 
-# The numbers are those of timeout(1) and env(1), and of POSIX shells for signals.
+# The numbers are those of timeout(1) and env(1), of POSIX shells for signals, and of init scripts
+# for what runs not (Linux Standard Base Core 5.0, section 22.2).
 ALL_WELL: Final = 0
 WRONG_USE: Final = 2
+NOT_RUNNING: Final = 3
+UNKNOWN: Final = 4
 TIMED_OUT: Final = 124
 NOT_KEPT_UP: Final = 125
 NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 SIGNALLED: Final = 128
 
-# Of ``reap`` alone; they mean nothing to ``run``.
+# Of ``logs`` alone: as of tail(1) for a file that is not there.
+NO_LOG: Final = 1
+
+# Of ``reap`` alone.
 FOUND: Final = 1
 NOT_GONE: Final = 3
 
@@ -49,6 +58,14 @@ class ExitStatus:
     meaning: str
 
 
+_BY_SIGNAL: Final = (
+    ExitStatus("129", "stopped after SIGHUP: the terminal was closed"),
+    ExitStatus("130", "stopped after Ctrl-C (SIGINT)"),
+    ExitStatus("131", "stopped after Ctrl-\\ (SIGQUIT)"),
+    ExitStatus("141", "stopped because nobody read our output any more (SIGPIPE)"),
+    ExitStatus("143", "stopped after SIGTERM"),
+)
+
 EXIT_STATUSES: Final = (
     ExitStatus("0", "all went well"),
     ExitStatus("the status of `--then`", "that command ended by itself"),
@@ -62,11 +79,41 @@ EXIT_STATUSES: Final = (
     ),
     ExitStatus("126", "the program is there but can't be executed"),
     ExitStatus("127", "the program was not found"),
-    ExitStatus("129", "stopped after SIGHUP: the terminal was closed"),
-    ExitStatus("130", "stopped after Ctrl-C (SIGINT)"),
-    ExitStatus("131", "stopped after Ctrl-\\ (SIGQUIT)"),
-    ExitStatus("141", "stopped because nobody read our output any more (SIGPIPE)"),
-    ExitStatus("143", "stopped after SIGTERM"),
+    *_BY_SIGNAL,
+)
+
+ENSURE_EXIT_STATUSES: Final = (
+    ExitStatus("0", "it runs"),
+    ExitStatus("2", "wrong use, or a configuration that can't be meant; nothing was started"),
+    ExitStatus("3", "another program stopped it while it was being started"),
+    ExitStatus("4", "it can't be told whether it runs, or it runs but is not up; nothing was done"),
+    ExitStatus("124", "it was not ready in time, or another program was starting it for too long"),
+    ExitStatus(
+        "125",
+        "it died before it was ready; or it runs with other options, under `--on-change error`; or "
+        "it could not be had for another reason, such as a registry that can't be used",
+    ),
+    ExitStatus("126", "the program is there but can't be executed"),
+    ExitStatus("127", "the program was not found"),
+    ExitStatus("129, 130, 131, 141, 143", "given up after a signal, as for `run`; nothing is left"),
+)
+
+# Of ``status``, ``stop``, ``wait`` and ``logs``.
+DAEMON_EXIT_STATUSES: Final = (
+    ExitStatus(
+        "0",
+        "`status`: all run, starting and stopping included; `stop`, `wait`: all are gone, also if "
+        "they were before, or never ran; `logs`: shown",
+    ),
+    ExitStatus("1", "`logs`: there is none"),
+    ExitStatus("2", "wrong use; nothing was done"),
+    ExitStatus("3", "`status`: one is not running"),
+    ExitStatus("4", "whether one runs can't be told, which counts for more than 3"),
+    ExitStatus(
+        "125",
+        "`stop`: a process outlived SIGKILL; all: the registry, or the log file, can't be used",
+    ),
+    *(ExitStatus(row.status, row.meaning.replace("stopped", "ended", 1)) for row in _BY_SIGNAL),
 )
 
 REAP_EXIT_STATUSES: Final = (
@@ -84,13 +131,23 @@ def status_of_error(error: LifecycleError) -> int:
     match error:
         case ConfigError():
             return WRONG_USE
-        case ReadyTimeoutError():
+        case DaemonNotRunningError():
+            return NOT_RUNNING
+        case DaemonStateUnknownError():
+            return UNKNOWN
+        case ReadyTimeoutError() | ClaimTimeoutError():
             return TIMED_OUT
         case BinaryNotFoundError(near_misses=misses):
             return NOT_EXECUTABLE if misses else NOT_FOUND
         case SpawnError(retryable=False):
             return NOT_EXECUTABLE
     return NOT_KEPT_UP
+
+
+def status_beside_command(error: LifecycleError) -> int:
+    """Say which status an error ends ``run`` with: the small ones are left to its command."""
+    status = status_of_error(error)
+    return NOT_KEPT_UP if status in (NOT_RUNNING, UNKNOWN) else status
 
 
 def status_of_signal(signum: int) -> int:

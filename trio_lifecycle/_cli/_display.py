@@ -7,12 +7,16 @@ import trio
 
 from trio_lifecycle._cli._outlet import Outlet
 from trio_lifecycle._cli._paint import ERASE_LINE, Paint
+from trio_lifecycle._cli._sentences import in_shell_words
 from trio_lifecycle._events import (
     Adopted,
+    ClaimAwaited,
+    ConfigChanged,
     Event,
     Found,
     Left,
     Ready,
+    RecordStale,
     Spawned,
     Starting,
     Stopped,
@@ -80,6 +84,7 @@ class Display:
         verbosity: -1 shows errors only, 1 also the small steps.
 
     Attributes:
+        announces: Whether to say where the daemon is once it is up.
         adopted: Whether the daemon ran already, so that it is left and not stopped.
         awaited: Says what the daemon's start waits for; empty where it does not wait.
         last_seen: Says what was seen of that last.
@@ -96,6 +101,7 @@ class Display:
         self._name = "?"
         self._prefix = ""
         self._asked = False
+        self.announces = True
         self.adopted = False
         self.awaited: Callable[[], str] = lambda: ""
         self.last_seen: Callable[[], str] = lambda: ""
@@ -111,10 +117,10 @@ class Display:
         """Show a line of the daemon's output."""
         self._write(f"{self._prefix}{self._paint.passed_on(line)}")
 
-    def say(self, text: str) -> None:
-        """Say something about the daemon."""
+    def say(self, text: str, name: str = "") -> None:
+        """Say something about the daemon, or about another one."""
         if self._verbosity > QUIET:
-            self._write(f"{self._name}: {text}")
+            self._write(f"{name or self._name}: {text}")
 
     def answer(self, text: str) -> None:
         """Say something after a key was pressed, which the terminal has echoed on its last line."""
@@ -134,22 +140,32 @@ class Display:
     def observe(self, event: Event) -> None:
         """Show an event; what comes after the daemon's last output is kept until `conclude`."""
         match event:
-            case Found():
+            case Found() | RecordStale():
+                self._say_last_words()
                 self._say_step(event)
             case Starting() | Spawned():
+                self._say_last_words()
                 self._say_step(event)
                 if self.awaited():
-                    self._begin(Wait("waiting", self.awaited, self.last_seen))
+                    self.begin(Wait("waiting", self.awaited, self.last_seen))
+            case ClaimAwaited():
+                self._say_step(event)
+                self.begin(Wait("waiting", lambda: _starter(event.holder_pid), lambda: ""))
+            case ConfigChanged() if event.action != "error":
+                self.say(in_shell_words(_sentence(event)))
             case Ready():
                 self.end_wait()
-                place = event.url or (f"port {event.port}" if event.port else "")
-                at = f" at {place}" if place else ""
-                self.say(f"ready{at}, process {event.pid}, after {event.ready_after_s:.2f} s")
+                if self.announces:
+                    place = place_of(event.url, event.port)
+                    at = f" at {place}" if place else ""
+                    self.say(f"ready{at}, process {event.pid}, after {event.ready_after_s:.2f} s")
             case Adopted():
                 self.end_wait()
                 self.adopted = True
-                who = _owner(event.pid)
-                self.say(f"ran already at {event.url}, {who}: it is used, and left running")
+                if self.announces:
+                    at = f" at {event.url}" if event.url else ""
+                    who = _owner(event.pid)
+                    self.say(f"ran already{at}, {who}: it is used, and left running")
             case Stopping():
                 self._show_stopping(event)
             case Stopped(rung=None):
@@ -163,7 +179,7 @@ class Display:
 
     def _show_stopping(self, event: Stopping) -> None:
         seen = f"{event.rung} was sent"
-        self._begin(Wait("stopping", lambda: "", lambda: seen, said=seen))
+        self.begin(Wait("stopping", lambda: "", lambda: seen, said=seen))
         if event.rung == "SIGKILL":
             self.say("is still there; gets SIGKILL" if self._asked else "gets SIGKILL")
         else:
@@ -173,20 +189,24 @@ class Display:
     def show_command_told(self, rung: str) -> None:
         """Show that the command of ``--then`` was sent a signal, and is waited for."""
         seen = f"{rung} was sent"
-        self._begin(Wait("waiting", lambda: "the command of --then", lambda: seen))
+        self.begin(Wait("waiting", lambda: "the command of --then", lambda: seen))
         if rung == "SIGKILL":
             self.say("the command of --then is still there; gets SIGKILL")
 
     def conclude(self) -> None:
         """Say what there is to say once all output has been shown."""
         self.end_wait()
+        self._say_last_words()
+
+    def _say_last_words(self) -> None:
         for words in self._last_words:
             self.say(words)
         self._last_words.clear()
 
     # --- waits ---
 
-    def _begin(self, wait: Wait) -> None:
+    def begin(self, wait: Wait) -> None:
+        """Show this wait from now on."""
         self.end_wait()
         if self._verbosity > QUIET:
             self._wait = wait
@@ -228,6 +248,16 @@ class Display:
 def _sentence(event: Event) -> str:
     """Say what an event says, without the name that stands before each line anyway."""
     return str(event).removeprefix(f"{event.name} ")
+
+
+def place_of(url: str | None, port: int | None) -> str:
+    """Say where a daemon can be reached; nothing where that is not known."""
+    return url or ("" if port is None else f"port {port}")
+
+
+def _starter(pid: int | None) -> str:
+    who = "another program" if pid is None else f"process {pid}"
+    return f"{who}, which is starting or stopping it"
 
 
 def _owner(pid: int | None) -> str:

@@ -20,18 +20,19 @@ class Interrupts:
 
     Args:
         display: Where it is said.
-        has_command: Whether there is a command of ``--then``.
+        farewell: Says what the first signal leads to, given the key that then kills at once; empty
+            where that needs no words.
 
     Attributes:
         scope: What is cancelled.
         signum: The first signal; None as long as there was none.
     """
 
-    def __init__(self, display: Display, *, has_command: bool) -> None:
+    def __init__(self, display: Display, farewell: Callable[[str], str]) -> None:
         self.scope = trio.CancelScope()
         self.signum: int | None = None
         self._display = display
-        self._has_command = has_command
+        self._farewell = farewell
 
     async def listen(
         self, arriving: AsyncIterator[int], kill: Callable[[], Awaitable[None]]
@@ -47,20 +48,16 @@ class Interrupts:
         """
         async for number in arriving:
             if self.signum is None:
-                self._display.answer(self._first_words(number))
+                self._answer(number)
                 self.end(number)
             elif number == signal.SIGINT:
-                self._display.answer(f"{self._next_key()}: killing at once")
+                if self._farewell(""):
+                    self._display.answer(f"{self._next_key()}: killing at once")
                 await kill()
 
-    def _first_words(self, number: int) -> str:
-        name = SIGNALS[signal.Signals(number)]
-        key = self._next_key(number)
-        if not self._display.adopted:
-            return f"{name}: stopping ({key} kills at once)"
-        if self._has_command:
-            return f"{name}: stopping the command of --then ({key} kills it at once)"
-        return f"{name}: leaving"
+    def _answer(self, number: int) -> None:
+        if words := self._farewell(self._next_key(number)):
+            self._display.answer(f"{SIGNALS[signal.Signals(number)]}: {words}")
 
     def _next_key(self, first: int | None = None) -> str:
         again = (first or self.signum) == signal.SIGINT

@@ -5,7 +5,7 @@ from typing import Any
 
 from trio_lifecycle._cli._outlet import Outlet
 from trio_lifecycle._cli._sentences import in_shell_words
-from trio_lifecycle._events import Event
+from trio_lifecycle._events import Adopted, Event, Ready, Spawned
 
 
 class JSONLines:
@@ -20,5 +20,13 @@ class JSONLines:
         facts = event.as_dict()
         if "reason" in facts:
             facts["reason"] = in_shell_words(facts["reason"])
-        self._known |= {key: facts[key] for key in ("pid", "url") if key in facts}
-        self._outlet.write(json.dumps(facts | self._known) + "\n")
+        if isinstance(event, (Spawned, Adopted)):
+            # Another process than the one that may have been spoken of, which was in its place.
+            self._known.clear()
+        if isinstance(event, (Spawned, Adopted, Ready)):
+            self._known |= {key: facts[key] for key in ("pid", "url") if key in facts}
+        self.write(facts | {key: self._known[key] for key in self._known if key not in facts})
+
+    def write(self, facts: dict[str, Any]) -> None:
+        """Write one object."""
+        self._outlet.write(json.dumps(facts) + "\n")

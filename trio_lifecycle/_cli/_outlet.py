@@ -26,6 +26,9 @@ class Outlet:
     Args:
         fd: The stream.
         on_broken: Called once when nobody reads it any more.
+
+    Attributes:
+        problem: Why it takes nothing any more; None while it does, or when nobody reads it.
     """
 
     def __init__(self, fd: int, on_broken: Callable[[], object]) -> None:
@@ -38,6 +41,7 @@ class Outlet:
         self._stuck = trio.Event()
         self._drained = trio.lowlevel.ParkingLot()
         self._failed = False
+        self.problem: OSError | None = None
 
     def write(self, text: str) -> None:
         """Write now what can be written now, and keep the rest in its order."""
@@ -48,6 +52,19 @@ class Outlet:
             return
         self._held += self._note_of_loss() + text.encode(errors="backslashreplace")
         self._flush()
+
+    async def pass_on(self, chunk: bytes) -> None:
+        """Write bytes as they are, and wait until all is written: nothing of them is ever lost.
+
+        Raises:
+            OSError: The stream takes nothing, but not because nobody reads it.
+        """
+        if not self._failed:
+            self._held += chunk
+            self._flush()
+        await self.drain()
+        if self.problem is not None:
+            raise self.problem
 
     async def run(self) -> None:
         """Write the rest whenever the stream takes it."""
@@ -71,6 +88,7 @@ class Outlet:
 
     async def drain(self) -> None:
         """Wait until all is written."""
+        await trio.lowlevel.checkpoint()
         while self._held:
             await self._drained.park()
 
@@ -84,8 +102,12 @@ class Outlet:
                 written = os.write(self._fd, self._held[:_CHUNK_BYTES])
             except BlockingIOError:
                 break
+            except BrokenPipeError:
+                self._fail(broken=True)
+                return
             except OSError as error:
-                self._fail(broken=isinstance(error, BrokenPipeError))
+                self.problem = error
+                self._fail(broken=False)
                 return
             del self._held[:written]
         if self._held:

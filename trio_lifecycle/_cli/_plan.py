@@ -1,4 +1,4 @@
-"""What was asked for: the options of ``trio-lifecycle run``, and what they mean for the daemon."""
+"""What was asked for: the options of ``run`` and ``ensure``, and what they mean for the daemon."""
 
 import re
 import signal
@@ -10,7 +10,7 @@ from typing import Final, cast
 from attrs import field, frozen
 
 from trio_lifecycle._cli._fill import with_markers
-from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, LifecycleConfig
+from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, LifecycleConfig, OnChange
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._guarantee import OWNED, Guarantee
@@ -24,6 +24,7 @@ from trio_lifecycle.ready._manual import Manual
 from trio_lifecycle.spawner._local import LocalSpawner
 
 USAGE: Final = "trio-lifecycle run [OPTIONS] -- PROGRAM [ARGS...]"
+ENSURE_USAGE: Final = USAGE.replace("run", "ensure")
 
 # What a shell would take for a variable, so that it is hardly a program.
 _VARIABLE: Final = re.compile(r"[A-Za-z_]\w*=")
@@ -35,9 +36,11 @@ class Plan:
 
     Attributes:
         command: The program and its arguments.
+        usage: How that is written.
     """
 
     command: tuple[str, ...]
+    usage: str = USAGE
     name: str | None = None
     health: str | None = None
     callback: bool = False
@@ -49,6 +52,9 @@ class Plan:
     user: str | None = None
     guarantee: str | None = None
     then: str | None = None
+    on_change: str | None = None
+    claim_timeout: str | None = None
+    registry: str | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -71,8 +77,15 @@ class Plan:
             return HealthCheck(with_markers(self.health))
         return Callback() if self.callback else Manual()
 
-    def config(self, ready_mode: ReadyMode, output: Output) -> LifecycleConfig:
+    def config(
+        self, ready_mode: ReadyMode, output: Output, *, detach: bool = False
+    ) -> LifecycleConfig:
         """Describe the daemon.
+
+        Args:
+            ready_mode: What counts as ready.
+            output: Where its output goes.
+            detach: Whether it is left running.
 
         Raises:
             ConfigError: A value can't be meant; it names the option.
@@ -92,6 +105,10 @@ class Plan:
             ready_timeout=self._ready_timeout(),
             stop_ladder=self._stop_ladder(),
             output=output,
+            detach=detach,
+            # Another word is refused by the configuration itself.
+            on_change=cast("OnChange", self.on_change or "keep"),
+            claim_timeout=self._claim_timeout(),
             name=program.rpartition("/")[2] if self.name is None else self.name,
         )
 
@@ -109,7 +126,7 @@ class Plan:
 
     def _checked_command(self) -> tuple[str, ...]:
         if not self.command:
-            raise ConfigError("PROGRAM", f"is missing; write: {USAGE}")
+            raise ConfigError("PROGRAM", f"is missing; write: {self.usage}")
         if self.env and _VARIABLE.match(self.command[0]):
             # Not repeated: it may be secret.
             raise ConfigError("--env", "takes one K=V; write --env before each")
@@ -124,10 +141,24 @@ class Plan:
             return _number("--timeout", self.timeout)
         return DEFAULT_CALLBACK_TIMEOUT_S if self.callback else DEFAULT_READY_TIMEOUT_S
 
+    def _claim_timeout(self) -> float | None:
+        if self.claim_timeout is None:
+            return None
+        return _number("--claim-timeout", self.claim_timeout)
+
     def _stop_ladder(self) -> StopLadder:
-        if self.stop_timeout is None:
-            return DEFAULT_STOP_LADDER
-        return StopLadder((signal.SIGTERM, _number("--stop-timeout", self.stop_timeout)))
+        return read_ladder(self.stop_timeout) or DEFAULT_STOP_LADDER
+
+
+def read_ladder(seconds: str | None) -> StopLadder | None:
+    """Read ``--stop-timeout``; None where it was not given.
+
+    Raises:
+        ConfigError: It is no number of seconds.
+    """
+    if seconds is None:
+        return None
+    return StopLadder((signal.SIGTERM, _number("--stop-timeout", seconds)))
 
 
 def _number(option: str, text: str) -> float:
@@ -162,4 +193,5 @@ def _user(name: str | None) -> str | int | None:
 def _directory(cwd: str | None) -> Path | None:
     if cwd is not None and not Path(cwd).is_dir():
         raise ConfigError("--cwd", f"{cwd!r} is no directory")
-    return None if cwd is None else Path(cwd)
+    # Another shell may mean another directory by the same words.
+    return None if cwd is None else Path(cwd).absolute()

@@ -10,6 +10,8 @@ _WORDS: Final = {
     "ready_timeout": "--timeout",
     "stop_ladder": "--stop-timeout",
     "working_dir": "--cwd",
+    "on_change": "--on-change",
+    "claim_timeout": "--claim-timeout",
     "search_path": "PATH",
     "binary_name": "PROGRAM",
     "FREE_PORT": "{port}",
@@ -17,6 +19,9 @@ _WORDS: Final = {
 }
 _FIELDS: Final = {"url": "--health", "env": "--env", "name": "--name"}
 _ANY_WORD: Final = re.compile(r"\{(FREE_PORT|CALLBACK_URL)\}|\b(" + "|".join(_WORDS) + r")\b")
+
+# What Python wants in quotes: ``on_change='restart' or 'keep'``.
+_QUOTED_CHOICE: Final = re.compile(r"\b(on_change)='(\w+)' or '(\w+)'")
 
 # What errors put before the end of a daemon's output.
 _HEADING: Final = "\nIts last output:\n"
@@ -41,4 +46,5 @@ def sentence_of(error: LifecycleError, *, with_output: bool) -> str:
 
 def in_shell_words(text: str) -> str:
     """Name options where the library names fields."""
+    text = _QUOTED_CHOICE.sub(r"\1 \2 or \3", text)
     return _ANY_WORD.sub(lambda found: _WORDS[found[1] or found[2]], text)

@@ -46,6 +46,11 @@ class Watched(ReadyMode):
         return self._mode.texts
 
     @property
+    def kind(self) -> str:
+        """The other's."""
+        return self._mode.kind
+
+    @property
     def longest_interval_s(self) -> float:
         """The other's."""
         return self._mode.longest_interval_s
@@ -57,6 +62,13 @@ class Watched(ReadyMode):
         callback = "its callback" if CALLBACK_URL in self._mode.markers else ""
         self.target = fill(" ".join(self._mode.texts), port) or callback
         return _WatchedReady(self, self.armed)
+
+    async def arm_again(self, start: Start) -> ArmedReady | None:
+        """Note what will be asked."""
+        self.armed = await self._mode.arm_again(start)
+        port = {} if start.port is None else {FREE_PORT: str(start.port)}
+        self.target = fill(" ".join(self._mode.texts), port)
+        return self.armed
 
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Let the other look, and note what it sees."""

@@ -1,0 +1,60 @@
+"""Who looks on while a daemon is started: what happens to it is shown, and written down."""
+
+import signal
+
+from trio_lifecycle._cli._json_lines import JSONLines
+from trio_lifecycle._cli._plan import Plan
+from trio_lifecycle._cli._session import Session
+from trio_lifecycle._cli._watch import Watched
+from trio_lifecycle._config import LifecycleConfig
+from trio_lifecycle._destination import Output
+from trio_lifecycle._events import Event
+
+
+class Onlooker:
+    """Shows one daemon's start to people, and to machines if that was asked for.
+
+    Args:
+        plan: What was asked for.
+        session: Where it is shown.
+
+    Attributes:
+        json: Writes for machines; None where nobody wants that.
+        watched: What is waited for.
+
+    Raises:
+        ConfigError: What counts as ready can't be meant.
+    """
+
+    def __init__(self, plan: Plan, session: Session) -> None:
+        self._plan = plan
+        self._display = session.display
+        self.json = JSONLines(session.out) if plan.json else None
+        self.watched = Watched(plan.ready_mode())
+
+    def describe(self, output: Output, *, detach: bool = False) -> LifecycleConfig:
+        """Describe the daemon, and have its name shown before each line.
+
+        Raises:
+            ConfigError: A value can't be meant; it names the option.
+        """
+        config = self._plan.config(self.watched, output, detach=detach)
+        self._display.name(config.name)
+        self._display.awaited = lambda: self.watched.awaited
+        self._display.last_seen = lambda: self.watched.last_seen
+        return config
+
+    def show(self, line: str) -> None:
+        """Show a line of the daemon's output."""
+        self._display.output(self.watched.blot_out(line))
+
+    def observe(self, event: Event) -> None:
+        """Show an event."""
+        if self.json is not None:
+            self.json.observe(event)
+        self._display.observe(event)
+
+    async def kill_starting(self) -> None:
+        """Kill a daemon that is not ready: nobody has its handle yet; its start is given up."""
+        if self.watched.process is not None:
+            await self.watched.process.signal_tree(signal.SIGKILL)

@@ -1,0 +1,88 @@
+"""The options that several commands have: what they are called, and what the help says of them."""
+
+from typing import Annotated, Final
+
+from cyclopts import Group, Parameter
+
+READY: Final = Group.create_ordered("When it is ready: one of the first three")
+DAEMON: Final = Group.create_ordered("The daemon")
+ALREADY: Final = Group.create_ordered("When it runs already, or is being started")
+USE: Final = Group.create_ordered("What it is for")
+SEARCH: Final = Group.create_ordered("What is killed")
+STOP: Final = Group.create_ordered("What is stopped")
+SHOWN: Final = Group.create_ordered("What is shown")
+PLACE: Final = Group.create_ordered("Where daemons are remembered")
+
+
+def option(
+    group: Group, text: str, *short: str, value: str | None = None, name: str | None = None
+) -> Parameter:
+    """Describe an option.
+
+    Args:
+        group: What it is listed under.
+        text: What the help says.
+        *short: Other names for it.
+        value: What it takes, in a word.
+        name: What it is called, if not like its parameter.
+    """
+    return Parameter(
+        name=name,
+        group=group,
+        help=text,
+        alias=short or None,
+        metavar=value,
+        consume_multiple=False,
+    )
+
+
+# --- what is started ------------------------------------------------------------------------------
+
+Program = Annotated[
+    str,
+    Parameter(
+        help="The program and its arguments. In these, in --health and in --env {port} is a "
+        "free port and {callback_url} the URL to call."
+    ),
+]
+Health = Annotated[
+    str | None,
+    option(READY, "When a GET of this URL succeeds: http://127.0.0.1:{port}/", value="URL"),
+]
+CallsBack = Annotated[
+    bool, option(READY, "When it posts to the URL in TRIO_LIFECYCLE_CALLBACK_URL.")
+]
+AtOnce = Annotated[bool, option(READY, "As soon as it was started; so it is without any of these.")]
+Timeout = Annotated[
+    str | None,
+    option(READY, "Seconds in which it must be ready: 30, or 300 with --callback.", value="S"),
+]
+Name = Annotated[
+    str | None, option(DAEMON, "What it is called; the last part of PROGRAM.", value="N")
+]
+Env = Annotated[
+    list[str] | None,
+    option(DAEMON, "A variable added to its environment. May be repeated.", value="K=V"),
+]
+Cwd = Annotated[str | None, option(DAEMON, "The directory in which it runs.", value="DIR")]
+StopTimeout = Annotated[
+    str | None,
+    option(DAEMON, "Seconds from SIGTERM to SIGKILL when it is stopped: 10.", value="S"),
+]
+User = Annotated[str | None, option(DAEMON, "Whom it runs as; only root may choose.", value="USER")]
+
+# --- what is shown --------------------------------------------------------------------------------
+
+EventLines = Annotated[
+    bool, option(SHOWN, "Print events on standard output, one JSON object a line.")
+]
+DaemonLines = Annotated[bool, option(SHOWN, "Print one JSON object for each daemon, a line each.")]
+Verbose = Annotated[bool, option(SHOWN, "Show small steps, too.", "-v")]
+
+# --- which daemon ---------------------------------------------------------------------------------
+
+Registry = Annotated[
+    str | None,
+    option(PLACE, "The registry in this file instead of this user's.", value="PATH"),
+]
+DaemonName = Annotated[str, Parameter(help="What the daemon is called.")]

@@ -1,0 +1,182 @@
+"""``trio-lifecycle status``: which daemons are recorded, and which of them run."""
+
+import json
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+import trio
+from attrs import frozen
+from rich.text import Text
+
+from trio_lifecycle._cli._codes import (
+    ALL_WELL,
+    NOT_RUNNING,
+    UNKNOWN,
+    status_of_error,
+    status_of_signal,
+)
+from trio_lifecycle._cli._complaints import complaints_to
+from trio_lifecycle._cli._display import place_of
+from trio_lifecycle._cli._sentences import sentence_of
+from trio_lifecycle._cli._speech import STDOUT, say, write
+from trio_lifecycle._cli._tables import empty_table, in_words, render
+from trio_lifecycle._cli._which import check_names, none_recorded, registry_to_read, unrecorded
+from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError
+from trio_lifecycle._status import signal_name
+from trio_lifecycle.abc import DaemonRecord
+from trio_lifecycle.spawner._local import LocalSpawner
+
+State = Literal["running", "starting", "stopping", "gone", "unknown"]
+
+_STYLES: Final[dict[State, str]] = {
+    "running": "green",
+    "starting": "yellow",
+    "stopping": "yellow",
+    "gone": "red",
+    "unknown": "magenta",
+}
+
+
+# What a problem explains.
+_KNOWN: Final = {"unknown": "the state of {} is unknown", "gone": "{} is not running"}
+
+
+@frozen
+class Finding:
+    """What was found of one daemon.
+
+    Attributes:
+        name: The daemon's name.
+        state: What it does at this moment.
+        record: What is remembered of it, if anything is.
+        problem: Why it can't be told whether it runs, or why nothing is known; or nothing.
+    """
+
+    name: str
+    state: State
+    record: DaemonRecord | None = None
+    problem: str = ""
+
+
+@frozen(kw_only=True)
+class Status:
+    """One look at the registry, from the options as they were written to the exit status."""
+
+    names: tuple[str, ...] = ()
+    registry: str | None = None
+    json: bool = False
+
+    def __call__(self) -> int:
+        """Look, and show what there is; nothing is changed.
+
+        Returns:
+            The exit status.
+        """
+        try:
+            with complaints_to(say):
+                findings = trio.run(self._look)
+            return self._show(findings)
+        except LifecycleError as error:
+            say(sentence_of(error, with_output=False))
+            return status_of_error(error)
+        except BrokenPipeError:
+            return status_of_signal(signal.SIGPIPE)
+        except KeyboardInterrupt:
+            return status_of_signal(signal.SIGINT)
+
+    async def _look(self) -> list[Finding]:
+        wanted = check_names(self.names)
+        records = await registry_to_read(self.registry).daemons()
+        found = {record.name: await _look_at(record) for record in records}
+        if not wanted:
+            return list(found.values())
+        return [
+            found.get(name) or Finding(name, "gone", problem=unrecorded(name, records))
+            for name in wanted
+        ]
+
+    def _show(self, findings: list[Finding]) -> int:
+        if self.json:
+            write(STDOUT, as_json(findings))
+        elif recorded := [finding for finding in findings if finding.record is not None]:
+            write(STDOUT, as_table(recorded, STDOUT))
+        if not findings:
+            say(none_recorded(self.registry))
+        for finding in findings:
+            if finding.problem:
+                say(f"{_KNOWN[finding.state].format(finding.name)}: {finding.problem}")
+        return exit_status(findings)
+
+
+async def _look_at(record: DaemonRecord) -> Finding:
+    try:
+        process = await LocalSpawner().find_process(record)
+    except DaemonStateUnknownError as error:
+        return Finding(record.name, "unknown", record, error.problem)
+    if process is None or process.ended:
+        return Finding(record.name, "gone", record)
+    return Finding(record.name, "running" if record.state == "ready" else record.state, record)
+
+
+def exit_status(findings: Sequence[Finding]) -> int:
+    """Say which exit status several findings have together."""
+    states = {finding.state for finding in findings}
+    if "unknown" in states:
+        return UNKNOWN
+    return NOT_RUNNING if "gone" in states else ALL_WELL
+
+
+# --- how it is shown ------------------------------------------------------------------------------
+
+
+def as_json(findings: list[Finding]) -> str:
+    """Write one object a line."""
+    return "".join(json.dumps(_facts(finding)) + "\n" for finding in findings)
+
+
+def _facts(finding: Finding) -> dict[str, Any]:
+    # Not what it said of itself when it became ready: there may be a secret in that.
+    keys = ("pid", "url", "port", "instance_id", "host", "started_at", "log_file")
+    record = finding.record
+    return {
+        "name": finding.name,
+        "state": finding.state,
+        **{key: getattr(record, key, None) for key in keys},
+        "age_s": None if record is None else round(_age_s(record), 2),
+        "stop_ladder": None if record is None else _ladder(record),
+        "problem": finding.problem or None,
+    }
+
+
+def _ladder(record: DaemonRecord) -> list[tuple[str, float]]:
+    return [(signal_name(signum), seconds) for signum, seconds in record.stop_ladder]
+
+
+def as_table(findings: list[Finding], fd: int) -> str:
+    """Write one row each."""
+    table = empty_table()
+    # The first and the last give way: each cell is one line, cut off where there is no room.
+    table.add_column("daemon")
+    table.add_column("state", no_wrap=True)
+    table.add_column("process", justify="right", no_wrap=True)
+    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("where")
+    for finding in findings:
+        record = finding.record
+        assert record is not None
+        # No plain text: what looks like Rich's markup is the daemon's own.
+        table.add_row(
+            Text(finding.name, no_wrap=True, overflow="ellipsis"),
+            Text(finding.state, _STYLES[finding.state]),
+            str(record.pid),
+            "" if finding.state == "gone" else in_words(_age_s(record)),
+            Text(place_of(record.url, record.port), "cyan", no_wrap=True, overflow="ellipsis"),
+        )
+    return render(table, fd)
+
+
+def _age_s(record: DaemonRecord) -> float:
+    # The clock may have been set back since then.
+    return max(0.0, time.time() - record.started_at)

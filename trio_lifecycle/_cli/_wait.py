@@ -1,0 +1,49 @@
+"""``trio-lifecycle wait``: until a daemon has ended, by itself or because somebody stopped it."""
+
+from attrs import frozen
+
+from trio_lifecycle._attach import attach
+from trio_lifecycle._cli._codes import ALL_WELL
+from trio_lifecycle._cli._session import Session
+from trio_lifecycle._cli._which import check_names, registry_to_read, unrecorded
+from trio_lifecycle._errors import DaemonNotRunningError
+
+
+@frozen(kw_only=True)
+class Wait:
+    """One wait, from the options as they were written to the exit status."""
+
+    name: str
+    registry: str | None = None
+
+    async def __call__(self) -> int:
+        """Wait for its end.
+
+        Returns:
+            The exit status.
+        """
+        session = Session(0, lambda _key: "")
+        session.display.name(self.name)
+
+        async def wait() -> int:
+            session.display.say(await self._wait())
+            return ALL_WELL
+
+        return await session.run(wait, _kill_nothing)
+
+    async def _wait(self) -> str:
+        check_names([self.name])
+        registry = registry_to_read(self.registry)
+        records = await registry.daemons()
+        if self.name not in (record.name for record in records):
+            return f"is not running: {unrecorded(self.name, records)}"
+        try:
+            daemon = await attach(self.name, registry)
+        except DaemonNotRunningError as error:
+            return f"is not running: {error.problem}"
+        await daemon.wait_exit()
+        return "has ended"
+
+
+async def _kill_nothing() -> None:
+    """Do nothing: a second Ctrl-C finds us gone."""
