@@ -35,6 +35,7 @@ BENT: Final = {(State.LOOKING, State.READY): 62.0}
 SHIFTED: Final = {(State.WAITING, State.DEAD): 30.0}
 # Where there is no room on the right for an arrow that leads back to its state.
 LOOPS_ON_TOP: Final = (State.WAITING, State.READY)
+LOOPS_BELOW: Final = (State.LOOKING,)
 
 COLUMN, ROW = 166.0, 105.0
 WIDTH, HEIGHT = 96.0, 34.0
@@ -119,16 +120,15 @@ def _arrow(start: State, end: State, kind: str) -> str:
         x, y = here.x, here.y - here.half_height
         path = _curve((x + 28, y), (x + 30, y - 22), (x + 10, y - 22), (x + 12, y - 3))
         return path + _text(x + 33, y - 7, kind, "kind", anchor="start")
+    if start is end and start in LOOPS_BELOW:
+        x, y = here.x, here.y + here.half_height
+        path = _curve((x - 28, y), (x - 32, y + 26), (x - 8, y + 26), (x - 12, y + 3))
+        return path + _lines(x - 36, y + 18, kind, "end")
     if start is end:
         x, y = here.x + here.half_width, here.y
         path = _curve((x, y - 8), (x + 38, y - 24), (x + 38, y + 24), (x + 3, y + 8))
-        lines = kind.split(", ")
-        # One below the other, the middle beside the arrow.
-        first = y + 4 - 8 * (len(lines) - 1)
-        return path + "".join(
-            _text(x + 34, first + 16 * number, line, "kind", anchor="start")
-            for number, line in enumerate(lines)
-        )
+        # The middle beside the arrow.
+        return path + _lines(x + 34, y + 4 - 8 * kind.count(", "), kind, "start")
     if (start, end) in BENT:
         top = here.y - here.half_height
         high = top - BENT[start, end]
@@ -140,6 +140,14 @@ def _arrow(start: State, end: State, kind: str) -> str:
         path = _path(f"M {x:.1f} {bottom:.1f} L {x:.1f} {there.y - there.half_height - 3:.1f}")
         return path + _text(x - 5, (bottom + there.y) / 2, kind, "kind", anchor="end")
     return _line(here.border_towards(there.x, there.y), there.border_towards(here.x, here.y), kind)
+
+
+def _lines(x: float, first: float, kinds: str, anchor: str) -> str:
+    """Write what leads back to its state, one below the other."""
+    return "".join(
+        _text(x, first + 16 * number, kind, "kind", anchor)
+        for number, kind in enumerate(kinds.split(", "))
+    )
 
 
 def _arrow_from_frame(frame: Box, target: State, kind: str) -> str:
