@@ -112,5 +112,5 @@ def bench(session: nox.Session) -> None:
 def chaos(session: nox.Session) -> None:
     """Strike 500 applications at random instants; arguments, --rounds 20 say, come on top."""
     install(session, "tests")
-    much = ("--rounds", "500", "--cycles", "10000", "--idle", "30")
+    much = ("--rounds", "500", "--ensure", "50", "--cycles", "10000", "--idle", "30")
     session.run("python", "-m", "tests.chaos", *much, *session.posargs)

@@ -52,15 +52,23 @@ server.serve_forever()
 
 
 def lifecycle_at(port: int, ladder: StopLadder | None = None) -> DaemonLifecycle:
-    """A lifecycle that finds a daemon at this port; it could start none."""
+    """A lifecycle that finds a daemon at this port; what it starts ends at once."""
     config = LifecycleConfig(
-        "no-such-program",
+        sys.executable,
+        name="served",
+        args=["-c", ""],
         ready_mode=HealthCheck(f"http://127.0.0.1:{port}/"),
         ready_timeout=5.0,
         stop_ladder=ladder or StopLadder((signal.SIGTERM, 10.0)),
         detach=True,
     )
     return DaemonLifecycle(config)
+
+
+def lifecycle_that_trusts(port: int) -> DaemonLifecycle:
+    """A lifecycle that takes whoever answers with success; it could start none."""
+    mode = HealthCheck(f"http://127.0.0.1:{port}/", expect=lambda answer: answer.status == 200)
+    return DaemonLifecycle(LifecycleConfig("no-such-program", ready_mode=mode))
 
 
 @frozen
@@ -190,7 +198,7 @@ async def our_own_server() -> AsyncIterator[int]:
 
 @pytest.mark.fault(65)
 async def test_what_this_program_serves_itself_is_used_but_never_signalled() -> None:
-    async with our_own_server() as port, lifecycle_at(port).running() as daemon:
+    async with our_own_server() as port, lifecycle_that_trusts(port).running() as daemon:
         assert daemon.pid is None
         assert "adopted None" in repr(daemon)
         assert "" == daemon.output_tail

@@ -250,6 +250,8 @@ OTHERS: dict[str, Any] = {
     "ready_timeout": 6,
     "detach": False,
     "name": "x",
+    "on_change": "error",
+    "claim_timeout": 3.0,
     "stop_ladder": StopLadder(),
     "output": Output(),
     "search_path": [],

@@ -9,8 +9,11 @@ from attrs import define
 from trio_lifecycle import _errors
 from trio_lifecycle._errors import (
     BinaryNotFoundError,
+    ClaimTimeoutError,
+    ConfigChangedError,
     ConfigError,
     DaemonDiedError,
+    DaemonNotRunningError,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     ForeignDaemonError,
@@ -20,6 +23,7 @@ from trio_lifecycle._errors import (
     ReadyError,
     ReadyTimeoutError,
     ReaperLostError,
+    RegistryError,
     SpawnError,
     StopError,
 )
@@ -87,8 +91,28 @@ ERRORS: list[tuple[LifecycleError, tuple[str, ...]]] = [
         StopError("queen", 7, "nfs_wait", 15.04),
         ("process 7 of queen outlived SIGKILL", "nfs_wait", "15.0 s", "disk or network"),
     ),
+    (
+        DaemonNotRunningError("queen", "SQLiteRegistry('/r') has no record of it"),
+        ("queen is not running: SQLiteRegistry('/r') has no record of it.",),
+    ),
+    (
+        ConfigChangedError("queen", 7, ("args", "env")),
+        ("queen runs as process 7", "with other args, env", "on_change='restart'"),
+    ),
+    (
+        ClaimTimeoutError("queen", 40.004, 7, 0.0),
+        ("for 40.00 s", "process 7 is starting it, since 19", "claim_timeout", "is free"),
+    ),
+    (ClaimTimeoutError("queen", 40.0), ("another program is starting it.",)),
+    (
+        RegistryError("/r", "it is read-only; make it yours"),
+        ("the registry /r can't be used: it is read-only; make it yours.",),
+    ),
     (StopError("queen", 7, "", 15.0), ("outlived SIGKILL; gave up",)),
 ]
+
+# About a value, a file, or all daemons.
+NOT_ABOUT_ONE = (LifecycleError, ConfigError, BinaryNotFoundError, RegistryError)
 
 each_error = pytest.mark.parametrize("error", [e for e, _ in ERRORS], ids=lambda e: repr(e)[:60])
 
@@ -133,7 +157,7 @@ def test_a_config_error_is_a_value_error() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [e for e, _ in ERRORS if type(e) not in (LifecycleError, ConfigError, BinaryNotFoundError)],
+    [e for e, _ in ERRORS if type(e) not in NOT_ABOUT_ONE],
     ids=lambda e: type(e).__name__,
 )
 def test_an_error_about_a_daemon_carries_its_name(error: LifecycleError) -> None:

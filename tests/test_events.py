@@ -9,6 +9,8 @@ from attrs.exceptions import FrozenInstanceError
 from trio_lifecycle import _events
 from trio_lifecycle._events import (
     Adopted,
+    ClaimAwaited,
+    ConfigChanged,
     Died,
     Event,
     Failed,
@@ -16,6 +18,7 @@ from trio_lifecycle._events import (
     Left,
     Ready,
     ReaperLost,
+    RecordStale,
     Spawned,
     Starting,
     Stopped,
@@ -82,6 +85,40 @@ EVENTS: list[tuple[Event, str, dict[str, object]]] = [
         Failed(name="queen", instance_id="a1", time=12.5, error="SpawnError", reason="no memory"),
         "did not start: no memory",
         {"error": "SpawnError", "reason": "no memory"},
+    ),
+    (
+        ClaimAwaited(name="queen", instance_id="a1", time=12.5, holder_pid=7),
+        "is being started or stopped by process 7, which is waited for",
+        {"holder_pid": 7},
+    ),
+    (
+        ClaimAwaited(name="queen", instance_id="a1", time=12.5, holder_pid=None),
+        "is being started or stopped by another program, which is waited for",
+        {},
+    ),
+    (
+        RecordStale(name="queen", instance_id="a1", time=12.5, pid=7),
+        "was recorded as process 7, which is gone",
+        {"pid": 7},
+    ),
+    (
+        ConfigChanged(
+            name="queen",
+            instance_id="a1",
+            time=12.5,
+            pid=7,
+            fields=("args", "env"),
+            action="keep",
+        ),
+        "runs as process 7, started with other args, env; it is used as it is",
+        {"pid": 7, "fields": ["args", "env"], "action": "keep"},
+    ),
+    (
+        ConfigChanged(
+            name="queen", instance_id="a1", time=12.5, pid=7, fields=("args",), action="error"
+        ),
+        "runs as process 7, started with other args; it is left alone",
+        {"pid": 7, "fields": ["args"], "action": "error"},
     ),
     (
         ReaperLost(name="queen", instance_id="a1", time=12.5, pid=7, reason="it was killed"),

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -64,7 +65,7 @@ SERVES_SHARED = f"{SERVER}\nserve(listen(*sys.argv[1:3], shared=True), ['200'])"
 WAITS = "import time; time.sleep(1000)"
 
 
-async def arm(port: int, host: str = "127.0.0.1", **options: float) -> ArmedReady:
+async def arm(port: int, host: str = "127.0.0.1", **options: Any) -> ArmedReady:
     """A health check of one spawn."""
     start = Start(name="daemon", instance_id="instance", port=None, prober=LocalProber())
     return await HealthCheck(f"http://{host}:{port}/health", **options).arm(start)

@@ -187,8 +187,8 @@ async def test_a_daemon_that_ignores_its_end_does_not_hang_who_asks_for_it() -> 
     await daemon.terminate()
     began = trio.current_time()
 
-    with pytest.raises(Exception, match="was asked to go, and is still there"):
-        await lifecycle.ensure_running()
+    await lifecycle.ensure_running()
 
-    assert pytest.approx(5.0) == trio.current_time() - began
-    assert 1 == simulated.spawned
+    # Its stop ladder, and the patience after that.
+    assert pytest.approx(15.0, abs=0.5) == trio.current_time() - began
+    assert (2, 1) == (simulated.spawned, simulated.alive)

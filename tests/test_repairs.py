@@ -119,27 +119,26 @@ async def test_the_output_of_an_owned_daemon_may_go_through_a_link(tmp_path: Pat
     assert "hello\n" == log.read_text()
 
 
-def test_a_detached_daemon_that_dies_between_two_runs_leaves_no_zombie(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+def test_a_detached_daemon_that_dies_between_two_runs_leaves_no_zombie() -> None:
     lifecycle = DaemonLifecycle(shell_daemon("exec sleep 1000", detach=True))
-    before = len(list(Path("/dev/fd").iterdir()))
 
     async def ensure() -> int:
         daemon = await lifecycle.ensure_running()
         assert daemon.pid is not None
         return daemon.pid
 
+    async def ensure_and_stop() -> None:
+        daemon = await lifecycle.ensure_running()
+        await daemon.kill()
+
+    # Opens the registry, which stays open.
+    trio.run(ensure_and_stop)
+    before = len(list(Path("/dev/fd").iterdir()))
     pid = 0
     for _ in range(3):
         pid = trio.run(ensure)
         os.kill(pid, signal.SIGKILL)
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
-
-    async def ensure_and_stop() -> None:
-        daemon = await lifecycle.ensure_running()
-        await daemon.kill()
 
     trio.run(ensure_and_stop)
 
