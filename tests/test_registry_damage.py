@@ -57,6 +57,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
+def once_a_registry(path: Path) -> None:
+    """Leave what a registry leaves beside its database."""
+    lock = Path(f"{path}.lock")
+    lock.write_text("a registry\n")
+    lock.chmod(0o600)
+
+
 @pytest.mark.fault(62)
 @pytest.mark.parametrize("damage", DAMAGES)
 async def test_a_damaged_file_is_set_aside_and_a_new_one_begun(
@@ -112,6 +119,7 @@ async def test_an_empty_file_is_a_new_one(path: Path, caplog: pytest.LogCaptureF
 @pytest.mark.fault(62)
 async def test_a_huge_file_that_is_no_database_is_set_aside_unread(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
+    once_a_registry(path)
     with path.open("wb") as file:
         file.write(b"huge")
         file.truncate(2**30)
@@ -121,9 +129,24 @@ async def test_a_huge_file_that_is_no_database_is_set_aside_unread(path: Path) -
     assert [2**30] == [file.stat().st_size for file in bad_files(path)]
 
 
+@pytest.mark.parametrize("content", [b"my only copy of a poem\n", b"SQLite format 3\0broken" * 99])
+async def test_a_file_of_the_user_that_a_mistyped_path_leads_to_is_left_alone(
+    path: Path, content: bytes
+) -> None:
+    path.parent.mkdir(mode=0o700)
+    path.write_bytes(content)
+    path.chmod(0o600)
+    for _ in range(2):
+        with pytest.raises(RegistryError, match="it is a file, but no registry"):
+            await SQLiteRegistry(path).daemons()
+    assert content == path.read_bytes()
+    assert [] == bad_files(path)
+
+
 @pytest.mark.fault(62)
 def test_programs_that_find_a_damaged_file_at_once_set_it_aside_once(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
+    once_a_registry(path)
     path.write_bytes(b"damaged " * 1000)
     path.chmod(0o600)
     code = """

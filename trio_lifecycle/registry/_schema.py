@@ -73,6 +73,11 @@ def check_version(version: int, steps: Steps) -> None:
         )
 
 
+def application_of(connection: sqlite3.Connection) -> int:
+    """Give the number of the program whose database it says to be."""
+    return int(connection.execute("PRAGMA application_id").fetchone()[0])
+
+
 def version_of(connection: sqlite3.Connection) -> int:
     """Give the version of the tables, at once."""
     return int(connection.execute("PRAGMA user_version").fetchone()[0])

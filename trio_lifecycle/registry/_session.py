@@ -24,6 +24,10 @@ ResultT = TypeVar("ResultT")
 # Without -journal, which a database in WAL mode has not.
 _LASTING: Final = ("", "-wal", "-shm")
 
+# Beside the database, and never removed. What stands in it says that there was a registry once.
+_LOCK: Final = ".lock"
+_NOTE: Final = b"a registry of trio_lifecycle\n"
+
 Places = list[tuple[int, int] | None]
 
 
@@ -68,8 +72,9 @@ class Session:
         # Before the first file is made: nothing is written where something is wrong.
         for suffix in ("", *COMPANIONS):
             find_private(path + suffix)
-        with _Gate(path):
-            self.connection = _open(path)
+        with _Gate(path) as lock:
+            self.connection = _open(path, is_ours=_has_note(path))
+            lock.write(_NOTE)
         self._places = _places(path)
         self.pid = os.getpid()
 
@@ -117,23 +122,29 @@ class _Gate:
     """The right to open, to make, and to set aside the database of a path."""
 
     def __init__(self, path: str) -> None:
-        self._lock = LockFile(os.fsencode(path) + b".lock")
+        self._lock = LockFile(os.fsencode(path + _LOCK))
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> LockFile:
         if not self._lock.try_lock():
             self._lock.release()
             raise OccupiedError
+        return self._lock
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
 
 
-def _open(path: str) -> sqlite3.Connection:
+def _has_note(path: str) -> bool:
+    found = find_private(path + _LOCK)
+    return found is not None and found.st_size > 0
+
+
+def _open(path: str, *, is_ours: bool) -> sqlite3.Connection:
     found = find_private(path)
     if found is None:
         create_private(path)
     elif found.st_size:
-        _look_first(path)
+        _look_first(path, is_ours=is_ours)
     connection = _connect(path)
     try:
         _set_up(connection)
@@ -145,18 +156,29 @@ def _open(path: str) -> sqlite3.Connection:
     return connection
 
 
-def _look_first(path: str) -> None:
+def _look_first(path: str, *, is_ours: bool) -> None:
     """Refuse a database that is not ours, or of a later version, without leaving a trace in it."""
-    try:
-        # A connection that may write would carry the file's log into it when it is closed.
-        with closing(_connect(f"{Path(path).as_uri()}?mode=ro", uri=True)) as connection:
+    # A connection that may write would carry the file's log into it when it is closed.
+    with closing(_connect(f"{Path(path).as_uri()}?mode=ro", uri=True)) as connection:
+        try:
             _schema.check_kind(connection, _schema.STEPS)
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        if is_damage(error):
-            set_database_aside(path, error)
-        # A transaction that was cut off must be undone first, which takes the right to write.
-        if primary_code(error) != sqlite3.SQLITE_READONLY:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            # A transaction that was cut off must be undone first, which takes the right to write.
+            if primary_code(error) == sqlite3.SQLITE_READONLY:
+                return
+            if is_damage(error) and not is_ours and not _bears_our_number(connection):
+                # A path that was mistyped may lead to anything of the user's.
+                raise RefusalError("it is a file, but no registry; use another path") from error
+            if is_damage(error):
+                set_database_aside(path, error)
             raise
+
+
+def _bears_our_number(connection: sqlite3.Connection) -> bool:
+    try:
+        return _schema.application_of(connection) == _schema.APPLICATION_ID
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False
 
 
 def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
