@@ -13,6 +13,8 @@ The map of the house, lowest floor first; imports go downwards only:
 - roof: the command line, and ``trio_lifecycle.testing``
 """
 
+from typing import TYPE_CHECKING
+
 from trio_lifecycle._attach import attach
 from trio_lifecycle._binary import find_binary
 from trio_lifecycle._config import LifecycleConfig
@@ -67,8 +69,10 @@ from trio_lifecycle.ready._callback import Callback, CallbackReceiver
 from trio_lifecycle.ready._health import HealthCheck
 from trio_lifecycle.ready._manual import Manual
 from trio_lifecycle.registry._memory import MemoryRegistry
-from trio_lifecycle.registry._sqlite import SQLiteRegistry
 from trio_lifecycle.spawner._local import LocalSpawner
+
+if TYPE_CHECKING:
+    from trio_lifecycle.registry._sqlite import SQLiteRegistry
 
 __all__ = [
     "CALLBACK_URL",
@@ -129,7 +133,19 @@ __all__ = [
     "open_daemon_nursery",
 ]
 
-for _thing in [globals()[name] for name in __all__]:
+
+def __getattr__(name: str) -> object:
+    # Loaded with SQLite when it is used first: most programs own what they start.
+    if name != "SQLiteRegistry":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from trio_lifecycle.registry._sqlite import SQLiteRegistry
+
+    SQLiteRegistry.__module__ = __name__
+    globals()[name] = SQLiteRegistry
+    return SQLiteRegistry
+
+
+for _thing in [globals()[name] for name in __all__ if name in globals()]:
     # A traceback shall say trio_lifecycle.ReadyTimeoutError, not in which file it stands.
     if callable(_thing):
         _thing.__module__ = __name__

@@ -8,7 +8,6 @@ from trio_lifecycle._names import check_name
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import Observer, Registry, Report, Spawner
-from trio_lifecycle.registry._default import default_registry
 from trio_lifecycle.spawner._local import LocalSpawner
 
 
@@ -43,7 +42,7 @@ async def attach(
         raise ConfigError(
             "registry", f"must be a Registry such as SQLiteRegistry(path), not {registry!r}"
         )
-    place = default_registry() if registry is None else registry
+    place = _default() if registry is None else registry
     record = await place.get(name)
     if record is None:
         raise DaemonNotRunningError(name, f"{place!r} has no record of it")
@@ -56,3 +55,10 @@ async def attach(
     stopper = Stopper(process, recorded_ladder(record), diary, Entry(place, record))
     report = Report(record.url, record.port, record.report)
     return DaemonHandle(name, record.instance_id, "adopted", process, stopper, report, 0.0)
+
+
+def _default() -> Registry:
+    # Loads SQLite, which owners without a registry never need.
+    from trio_lifecycle.registry._default import default_registry
+
+    return default_registry()

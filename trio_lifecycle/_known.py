@@ -1,7 +1,6 @@
 """A daemon that was given before: whether it may be given again."""
 
 import trio
-from attrs import frozen
 
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._entry import Entry
@@ -13,16 +12,24 @@ from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import ArmedReady, Process
 
 
-@frozen(eq=False)
 class Known:
     """What one program remembers of a daemon that it left running, or found so."""
 
-    config: LifecycleConfig
-    entry: Entry
-    process: Process
-    stopper: Stopper
-    armed: ArmedReady | None
-    handle: DaemonHandle
+    def __init__(
+        self,
+        config: LifecycleConfig,
+        entry: Entry,
+        process: Process,
+        stopper: Stopper,
+        armed: ArmedReady | None,
+        handle: DaemonHandle,
+    ) -> None:
+        self.config = config
+        self.entry = entry
+        self.process = process
+        self.stopper = stopper
+        self.armed = armed
+        self.handle = handle
 
     async def find_at_once(self) -> DaemonHandle | None:
         """Give the handle, if one question shows that it may be given.

@@ -20,7 +20,6 @@ from trio_lifecycle._search import Collaborators
 from trio_lifecycle.abc import Observer, Preflight, Registry, Spawner
 from trio_lifecycle.ready._callback import Callback
 from trio_lifecycle.ready._health import HealthCheck
-from trio_lifecycle.registry._default import default_registry
 from trio_lifecycle.spawner._local import LocalSpawner
 
 # A model of 40 GB comes from a cold disk in minutes.
@@ -262,6 +261,9 @@ class DaemonLifecycle:
     def _launch(self, *, detached: bool) -> Launch:
         registry = self._by.registry
         if registry is None and detached:
+            # Loads SQLite, which owners without a registry never need.
+            from trio_lifecycle.registry._default import default_registry
+
             registry = default_registry()
         entry = None if registry is None else Entry(registry)
         return Launch(self.config, self._by, detached=detached, entry=entry)
