@@ -292,7 +292,8 @@ class World:
 
         async def start() -> None:
             async with self.registry.claim(NAME):
-                if not self.living:
+                # Where a forgotten one has the port, the program would not come up.
+                if all(it.ended for it in self.daemon.incarnations):
                     incarnation = self.daemon.start(gated=True)
                     self._strangers.add(incarnation)
                     record = self._describe(incarnation)

@@ -204,6 +204,33 @@ async def test_a_zombie_is_gone() -> None:
         assert await find(record_at(pid)) is None
 
 
+async def test_what_is_left_is_its_own_if_it_was_there_when_the_daemon_was_last_seen(
+    start: Start,
+) -> None:
+    # As nginx's workers do, it has overwritten what told whose it is.
+    child = "import os, sys; os.execve('/bin/sleep', ['sleep', '1000'], {})"
+    code = f"""
+import subprocess, sys
+child = subprocess.Popen([sys.executable, "-SsEc", {child!r}])
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+    process = start(code, start_new_session=True)
+    (worker,) = say(process)
+    try:
+        born = stat_of(worker).start_time
+        record = record_at(process.pid)
+        process.kill()
+        process.wait()
+        # Within a tick, too: a quick server is seen to be up in the one in which it forks.
+        for seen_alive, is_found in ((born + 1, True), (born, True), (born - 1, False)):
+            found = await find(evolve(record, seen_alive=seen_alive))
+            assert is_found == (found is not None)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+    await wait_until_gone(worker)
+
+
 @pytest.mark.fault(65)
 async def test_this_program_a_thread_and_what_is_no_number_of_a_daemon_are_not_found(
     start: Start,

@@ -43,7 +43,7 @@ from trio_lifecycle.testing import (
     schedules,
     seconds,
 )
-from trio_lifecycle.testing._spawner import SimulatedProcess
+from trio_lifecycle.testing._spawner import SimulatedPort, SimulatedProcess
 
 # --- the example of the documentation ---
 
@@ -330,8 +330,8 @@ class GivesOnePort(SimulatedSpawner):
     """Gives the same port to everybody."""
 
     async def reserve_port(self) -> ReservedPort:
-        self._ports = iter([1])  # type: ignore[assignment]  # the flaw
-        return await super().reserve_port()
+        await trio.lowlevel.checkpoint()
+        return SimulatedPort(1)
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,9 @@ def _find_remains(record: DaemonRecord) -> Remains | None:
 
 
 def _is_older(stat: Stat, record: DaemonRecord) -> bool:
-    return record.start_time <= stat.start_time < record.seen_alive
+    # A worker may be born in the very tick (10 ms) in which the daemon was seen to be up; all
+    # numbers of the system can't be given in turn within one.
+    return record.start_time <= stat.start_time <= record.seen_alive
 
 
 def _bears(stat: Stat, record: DaemonRecord) -> bool:

@@ -74,7 +74,7 @@ class SimulatedDaemon:
 
     @property
     def opened(self) -> int:
-        """How many of them ever ran the program: they had no gate, or passed it."""
+        """How many of them ever ran the program, because they had no gate or passed it."""
         return sum(not incarnation.at_gate for incarnation in self.incarnations)
 
     @property

@@ -1,7 +1,6 @@
 """A spawner whose processes are simulated."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from itertools import count
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,6 +25,9 @@ from trio_lifecycle.testing._incarnation import HANGS, REFUSES, Incarnation, Sim
 # The name of the one machine that there is, and of its one boot.
 _MACHINE: Final = "simulated"
 
+# Counted for all spawners of one run: two daemons of one machine have two ports.
+_next_port: Final = trio.lowlevel.RunVar("next_port", default=10_000)
+
 
 class SimulatedSpawner(Spawner):
     """Spawns simulated daemons.
@@ -36,7 +38,6 @@ class SimulatedSpawner(Spawner):
 
     def __init__(self, programs: Simulated | Mapping[str, Simulated]) -> None:
         self._programs = programs
-        self._ports = count(10_000)
 
     async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> Process:
         """Let the daemon be born after its ``spawn_after``."""
@@ -68,7 +69,9 @@ class SimulatedSpawner(Spawner):
     async def reserve_port(self) -> ReservedPort:
         """Count upwards."""
         await trio.lowlevel.checkpoint()
-        return SimulatedPort(next(self._ports))
+        number = _next_port.get()
+        _next_port.set(number + 1)
+        return SimulatedPort(number)
 
     def open_prober(self) -> Prober:
         """Ask the simulated daemons."""
