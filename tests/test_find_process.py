@@ -16,9 +16,11 @@ import trio
 from attrs import evolve
 
 from tests.processes import WAIT, Start, files, gone, say, start, stat_of, zombie
+from tests.stepping import only_root, python_for_all
 from tests.support import (
     PATIENCE_S,
     QUICK_PYTHON,
+    UNMEASURED,
     end,
     permitted,
     run_app,
@@ -372,6 +374,38 @@ async def test_a_listener_that_has_left_its_tree_is_known_by_what_it_bears(start
             assert Verdict.FOREIGN is await found.listener_at("127.0.0.1", port)
         finally:
             stray.kill()
+
+
+AMONG_THE_UNREADABLE = """
+import subprocess, sys
+from trio_lifecycle._proc import read_stat
+from trio_lifecycle.spawner._listening import Listening
+
+PYTHON, LISTEN = sys.argv[1:]
+
+def listener():
+    process = subprocess.Popen([PYTHON, "-SsEc", LISTEN], stdin=-1, stdout=-1, text=True)
+    return process, int(process.stdout.readline())
+
+of_root, hidden = listener()
+os.setgroups([])
+os.setgid(1)
+os.setuid(1)
+stranger, seen = listener()
+listening = Listening(lambda: [read_stat(of_root.pid)], "")
+print(listening.verdict_at("127.0.0.1", hidden, None).value)
+print(listening.verdict_at("127.0.0.1", seen, None).value)
+for process in (of_root, stranger):
+    process.stdin.close()
+    process.wait()
+"""
+
+
+@pytest.mark.fault(19)
+@only_root
+def test_a_daemon_that_can_not_be_looked_at_does_not_make_a_stranger_its_own() -> None:
+    said = run_app(AMONG_THE_UNREADABLE, python_for_all(), LISTEN, env=UNMEASURED)
+    assert ["unknown", "foreign"] == said
 
 
 # --- identities -----------------------------------------------------------------------------------

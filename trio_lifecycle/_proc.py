@@ -273,11 +273,13 @@ def _never_ours(stats: Mapping[int, Stat]) -> Collection[int]:
 
 
 def listeners_at(host: str, port: int) -> list[Listener]:
-    """List who would get a connection to a loopback address; ``answering`` says when it is several.
+    """List who would get a connection to an address; ``answering`` says when it is several.
 
-    The address's own family is asked first: one that listens at exactly this address leaves none
-    for the other family.
+    None for an address of another machine. The address's own family is asked first: one that
+    listens at exactly this address leaves none for the other family.
     """
+    if not _is_here(host):
+        return []
     families = (
         (socket.AF_INET6, socket.AF_INET) if ":" in host else (socket.AF_INET, socket.AF_INET6)
     )
@@ -288,6 +290,20 @@ def listeners_at(host: str, port: int) -> list[Listener]:
         if any(listener.address == host for listener in best):
             break
     return answering(found, host)
+
+
+def _is_here(host: str) -> bool:
+    """Say whether an address, as digits, is one of this machine's own."""
+    if host.startswith("127.") or host == "::1":
+        return True
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            # Sends nothing, but chooses the source: to an address of one's own it is that address.
+            probe.connect((host, 1))
+            return bool(probe.getsockname()[0] == host)
+    except OSError:
+        return False
 
 
 def _listeners(family: socket.AddressFamily, port: int) -> Iterator[Listener]:

@@ -123,7 +123,7 @@ class Process(ABC):
 
     @abstractmethod
     async def listener_at(self, host: str, port: int) -> Verdict:
-        """Say whether who listens at a loopback address belongs to the tree."""
+        """Say whether who listens at an address of its machine belongs to the tree."""
 
     def runs(self, program: str) -> bool | None:
         """Say whether the main process runs this program's file; None where that can't be told.

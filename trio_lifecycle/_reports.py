@@ -30,7 +30,7 @@ class Sighting(NamedTuple):
         report: What is known of the daemon, if what answers is up; None when it is there but not as
             it should be.
         detail: What it said, as a part of a sentence.
-        address: Its loopback host and port; None where it is none of this machine.
+        address: Its host, as digits, and port; None where that is a name.
         accepted: True when what answers was said to be the right one, whoever it is; None when that
             will be said once it is up.
         place: Where it was asked, for people.

@@ -90,11 +90,7 @@ def _problem_of_parts(parts: SplitResult, port: int | None) -> str | None:
 def _is_host(host: str) -> bool:
     labels = host.removesuffix(".").split(".")
     if ":" in host or all(_NUMBER.fullmatch(label) for label in labels):
-        try:
-            ipaddress.ip_address(host)
-        except ValueError:
-            return False
-        return "%" not in host
+        return _read_address(host) is not None and "%" not in host
     return len(host) <= 253 and all(_LABEL.fullmatch(label) for label in labels) and _is_idna(host)
 
 
@@ -132,15 +128,31 @@ def loopback_addresses(host: str) -> tuple[str, ...]:
     """
     if host in ("localhost", "localhost."):
         return ("127.0.0.1", "::1")
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = _read_address(host)
+    if address is None:
         return ()
-    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
     if address.is_unspecified:
         return ("127.0.0.1",) if address.version == 4 else ("::1",)
     return (str(address),) if address.is_loopback else ()
+
+
+@lru_cache(maxsize=1024)
+def addresses(host: str) -> tuple[str, ...]:
+    """Give the addresses, as digits, that a host surely means; none for a name but localhost."""
+    loopback = loopback_addresses(host)
+    if loopback:
+        return loopback
+    address = _read_address(host)
+    return () if address is None else (str(address),)
+
+
+def _read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def with_host(url: str, host: str) -> str:

@@ -261,14 +261,14 @@ class Prober(ABC):
 
     @abstractmethod
     async def owner_of(self, host: str, port: int) -> Process:
-        """Give the process that listens at a loopback address.
+        """Give the process that listens at an address of the machine.
 
         Its ``pid`` is None where that can't be told.
         """
 
     @abstractmethod
     def describe_owner(self, host: str, port: int) -> str:
-        """Say who listens at a loopback address: pid and command, or that it can't be told."""
+        """Say who listens at an address of the machine: pid and command, if that can be told."""
 
 
 # --- the rest of the household --------------------------------------------------------------------

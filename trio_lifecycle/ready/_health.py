@@ -11,7 +11,14 @@ from trio_lifecycle._config import check_seconds
 from trio_lifecycle._errors import ConfigError, ForeignDaemonError
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in, show
 from trio_lifecycle._polling import next_interval
-from trio_lifecycle._urls import check_url, host_of, loopback_addresses, port_of, with_host
+from trio_lifecycle._urls import (
+    addresses,
+    check_url,
+    host_of,
+    loopback_addresses,
+    port_of,
+    with_host,
+)
 from trio_lifecycle.abc import (
     Answer,
     ArmedReady,
@@ -61,9 +68,10 @@ def _expect(value: Expectation | None) -> Expectation | None:
 class HealthCheck(ReadyMode):
     """Ready when a GET of ``url`` is answered with a status of 200 to 299.
 
-    Nothing else will do: no redirect, no proxy, and on a loopback address no other program than the
-    daemon's own. The first probe is sent at once; the pause between two grows with the time waited,
-    1.5 % of it, from 1 ms up to ``interval``. At the deadline one last probe is sent.
+    Nothing else will do: no redirect, no proxy, and on an address of this machine, given as digits
+    or as ``localhost``, no other program than the daemon's own. The first probe is sent at once;
+    the pause between two grows with the time waited, 1.5 % of it, from 1 ms up to ``interval``. At
+    the deadline one last probe is sent.
 
     Attributes:
         url: What to ask. It may hold FREE_PORT. ``localhost`` means 127.0.0.1, then ::1.
@@ -129,7 +137,7 @@ class HealthCheck(ReadyMode):
         if self.expect is not None:
             accepted = bool(self.expect(answer)) if is_up else None
         report = Report(self.url, port_of(self.url)) if is_up else None
-        return Sighting(report, f"{self.url} {answer}", _loopback(url), accepted, self.url)
+        return Sighting(report, f"{self.url} {answer}", _address(url), accepted, self.url)
 
 
 class ArmedHealthCheck(ArmedReady):
@@ -165,7 +173,7 @@ class ArmedHealthCheck(ArmedReady):
             if url == self._places[0] or not answer.absent:
                 self._answer = answer
             if is_success(answer):
-                address = _loopback(url)
+                address = _address(url)
                 if address is None or await self._is_ours(process, address):
                     return self._report
                 foreign = foreign or address
@@ -199,6 +207,6 @@ def is_success(answer: Answer) -> bool:
     return answer.status is not None and 200 <= answer.status <= 299
 
 
-def _loopback(url: str) -> tuple[str, int] | None:
-    hosts = loopback_addresses(host_of(url))
-    return (hosts[0], port_of(url)) if hosts else None
+def _address(url: str) -> tuple[str, int] | None:
+    """Say where to look for who answers; None for a name, which may be another machine's."""
+    return next(((digits, port_of(url)) for digits in addresses(host_of(url))), None)

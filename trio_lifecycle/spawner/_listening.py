@@ -23,7 +23,7 @@ class Listening:
         self._met: set[int] = set()
 
     def verdict_at(self, host: str, port: int, main: int | None) -> Verdict:
-        """Say whether who listens at a loopback address is of the daemon.
+        """Say whether who listens at an address of this machine is of the daemon.
 
         Args:
             host: The address.
@@ -48,11 +48,15 @@ class Listening:
         if main is not None and holds_socket(main, inode):
             return Verdict.OURS
         held = [holds_socket(stat.pid, inode) for stat in self._tree()]
-        if True in held or self._is_by_a_stray(inode):
+        if True in held:
             return Verdict.OURS
-        return Verdict.UNKNOWN if None in held else Verdict.FOREIGN
+        is_unsure = None in held
+        holder = holder_of(inode) if is_unsure or self._instance_id else None
+        if holder is not None and self._is_stray(holder):
+            return Verdict.OURS
+        # One of ours that can't be looked at may have it, unless somebody else is seen to.
+        return Verdict.UNKNOWN if is_unsure and holder is None else Verdict.FOREIGN
 
-    def _is_by_a_stray(self, inode: int) -> bool:
+    def _is_stray(self, pid: int) -> bool:
         # A child that forked twice belongs to nobody any more, but has its environment from us.
-        holder = holder_of(inode) if self._instance_id else None
-        return holder is not None and has_variable(holder, INSTANCE_VARIABLE, self._instance_id)
+        return bool(self._instance_id) and has_variable(pid, INSTANCE_VARIABLE, self._instance_id)
