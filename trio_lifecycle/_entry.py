@@ -88,7 +88,7 @@ class Entry:
         if process is None or process.gone:
             await self.drop(record, diary)
             return None
-        if _has_lost_its_owner(record):
+        if has_lost_its_owner(record):
             # Its owner was killed, and it is being ended at this moment.
             record = evolve(record, state="stopping")
         return Recorded(record, process)
@@ -186,7 +186,7 @@ def _describe(config: LifecycleConfig, process: Process, instance_id: str) -> Da
     )
 
 
-def _has_lost_its_owner(record: DaemonRecord) -> bool:
+def has_lost_its_owner(record: DaemonRecord) -> bool:
     """Say whether a daemon that goes with its owner has one no more."""
     if record.owner_pid is None or record.boot_id != this_boot():
         return False

@@ -1,9 +1,11 @@
 """A daemon that was given before: whether it may be given again."""
 
+from collections.abc import Awaitable, Callable
+
 import trio
 
 from trio_lifecycle._config import LifecycleConfig
-from trio_lifecycle._entry import Entry
+from trio_lifecycle._entry import Entry, has_lost_its_owner
 from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._ladder import KILL_PATIENCE_S
@@ -19,6 +21,7 @@ class Known:
         self,
         config: LifecycleConfig,
         entry: Entry,
+        answers: Callable[[], Awaitable[bool]],
         process: Process,
         stopper: Stopper,
         armed: ArmedReady | None,
@@ -26,6 +29,7 @@ class Known:
     ) -> None:
         self.config = config
         self.entry = entry
+        self._answers = answers
         self.process = process
         self.stopper = stopper
         self.armed = armed
@@ -57,6 +61,9 @@ class Known:
             DaemonStateUnknownError: It is alive, but has not answered for the ready timeout.
         """
         record = self.entry.record
+        if self.process.pid is None:
+            # Its end can't be seen, so another may be in its place.
+            return self.handle if await self._answers() else None
         if record is None:
             await self._see_off()
         elif self._is_going() or not await self.entry.verify(record, self.config):
@@ -78,7 +85,9 @@ class Known:
             self.process.close()
 
     def _is_going(self) -> bool:
-        return self.stopper.asked or self.process.ended
+        record = self.entry.record
+        is_left = record is not None and has_lost_its_owner(record)
+        return is_left or self.stopper.asked or self.process.ended
 
     async def _see_off(self) -> None:
         """Wait for the end of a process that can't be recorded, if it was asked to go."""

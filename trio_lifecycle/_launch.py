@@ -140,15 +140,19 @@ class Launch:
         self.diary.note(Adopted, pid=self.process.pid, url=found.report.url)
         return self._hand_out("adopted", found.report, 0.0)
 
+    async def answers(self) -> bool:
+        """Say whether a daemon whose process can't be seen is there still."""
+        found = await self._search.find_answering()
+        return found is not None and found.process.pid is None
+
     def as_known(self) -> Known:
         """Give what is to be asked when the same daemon is wanted again."""
         assert self._entry is not None
         assert self.process is not None
         assert self.stopper is not None
         assert self._handle is not None
-        return Known(
-            self.config, self._entry, self.process, self.stopper, self._armed, self._handle
-        )
+        by = (self.process, self.stopper, self._armed, self._handle)
+        return Known(self.config, self._entry, self.answers, *by)
 
     # --- one to be started ---
 

@@ -129,7 +129,9 @@ class Search:
             await self._end(recorded, recorded_ladder(recorded.record))
             return None
         # What it was not started for can't be asked of it: then being alive must do.
-        armed = None if "ready_mode" in changed else await self._arm_again(record)
+        armed: ArmedReady | None = None
+        if "ready_mode" not in changed:
+            armed = await self._arm_again(record.instance_id, record.port)
         found = await self._await_answer(recorded, armed)
         if found is None or await self._is_still_said(record):
             return found
@@ -147,7 +149,7 @@ class Search:
         Where the ready mode can't be asked again, nobody will ever know whether it is up; but
         nobody was given it either, so it is started anew.
         """
-        armed = await self._arm_again(recorded.record)
+        armed = await self._arm_again(recorded.record.instance_id, recorded.record.port)
         if armed is None:
             await self._end(recorded, recorded_ladder(recorded.record))
             return None
@@ -196,13 +198,9 @@ class Search:
             report = evolve(answer, facts=record.report or answer.facts)
         return Adoptee(process, report, armed, record)
 
-    async def _arm_again(self, record: DaemonRecord) -> ArmedReady | None:
-        start = Start(
-            name=record.name,
-            instance_id=record.instance_id,
-            port=record.port,
-            prober=self._by.prober,
-        )
+    async def _arm_again(self, instance_id: str, port: int | None) -> ArmedReady | None:
+        name, prober = self._config.name, self._by.prober
+        start = Start(name=name, instance_id=instance_id, port=port, prober=prober)
         return await self._config.ready_mode.arm_again(start)
 
     # --- by its address ---
@@ -221,7 +219,8 @@ class Search:
         process = await self._owner_of(sighting)
         if not sighting.accepted and not await self._runs_our_program(process):
             raise self._foreign(sighting)
-        return Adoptee(process, sighting.report, None, None)
+        armed = await self._arm_again("", sighting.report.port)
+        return Adoptee(process, sighting.report, armed, None)
 
     async def _look(self) -> Sighting | None:
         """Look who answers.

@@ -106,7 +106,7 @@ class DaemonNursery:
             place.note_change(lifecycle, changed)
         match step:
             case Step.TAKE:
-                return place.handle
+                return place.handle if await place.is_there_still() else None
             case Step.JOIN:
                 return await place.join()
             case Step.WAIT:

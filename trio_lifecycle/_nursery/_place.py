@@ -194,6 +194,17 @@ class Place:
             return
         raise self.doubt()
 
+    async def is_there_still(self) -> bool:
+        """Say whether it is up; one whose end can't be seen is asked, and left when it is gone.
+
+        Raises:
+            ForeignDaemonError: Somebody else has taken its place.
+            DaemonStateUnknownError: It is there, but not up.
+        """
+        if self.handle is not None and self.handle.pid is None and not await self._launch.answers():
+            self.leave()
+        return self.up
+
     # --- its end ---
 
     def give_up(self, problem: str) -> None:

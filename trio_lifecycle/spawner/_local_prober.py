@@ -1,6 +1,7 @@
 """Asking daemons on this machine, and finding the process behind an address."""
 
 import os
+from typing import Final
 
 from trio_lifecycle import _loopback_http
 from trio_lifecycle._http import HTTPClient
@@ -14,6 +15,8 @@ from trio_lifecycle._proc import (
 from trio_lifecycle.abc import Answer, Prober, Process
 from trio_lifecycle.spawner._found_process import FoundProcess
 from trio_lifecycle.spawner._unseen_process import UnseenProcess
+
+_INIT_PID: Final = 1
 
 
 class LocalProber(Prober):
@@ -72,6 +75,7 @@ def _find_main(inode: int) -> int | None:
 
 def _find_holder(inode: int) -> FoundProcess | None:
     pid = _find_main(inode)
-    stat = all_stats().get(pid) if pid not in (None, os.getpid()) else None
+    # The first process of the machine, or of a container, is nobody's daemon: it can't be stopped.
+    stat = all_stats().get(pid) if pid not in (None, _INIT_PID, os.getpid()) else None
     pidfd = open_pidfd(stat) if stat is not None else None
     return FoundProcess(stat, pidfd) if stat is not None and pidfd is not None else None
