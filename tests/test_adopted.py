@@ -11,14 +11,25 @@ import pytest
 import trio
 from attrs import frozen
 
-from tests.support import PATIENCE_S, QUICK_PYTHON, free_port, lives, wait_until_gone
+from tests.support import (
+    PATIENCE_S,
+    QUICK_PYTHON,
+    free_port,
+    lives,
+    permitted,
+    run_app,
+    wait_until_gone,
+)
+from tests.test_pid_reuse import NAMESPACE
 from trio_lifecycle import (
+    BinaryNotFoundError,
     DaemonDiedError,
     DaemonLifecycle,
     DaemonStateUnknownError,
     HealthCheck,
     LifecycleConfig,
     StopLadder,
+    open_daemon_nursery,
 )
 
 # Serves, and has a child that ignores SIGTERM if it is told to; both pids are printed.
@@ -65,10 +76,10 @@ def lifecycle_at(port: int, ladder: StopLadder | None = None) -> DaemonLifecycle
     return DaemonLifecycle(config)
 
 
-def lifecycle_that_trusts(port: int) -> DaemonLifecycle:
+def lifecycle_that_trusts(port: int, *, detach: bool = False) -> DaemonLifecycle:
     """A lifecycle that takes whoever answers with success; it could start none."""
     mode = HealthCheck(f"http://127.0.0.1:{port}/", expect=lambda answer: answer.status == 200)
-    return DaemonLifecycle(LifecycleConfig("no-such-program", ready_mode=mode))
+    return DaemonLifecycle(LifecycleConfig("no-such-program", ready_mode=mode, detach=detach))
 
 
 @frozen
@@ -181,15 +192,15 @@ async def test_asked_again_the_same_process_is_found_and_a_new_one_after_its_end
 
 
 @asynccontextmanager
-async def our_own_server() -> AsyncIterator[int]:
+async def our_own_server(port: int = 0) -> AsyncIterator[int]:
     """A server within this very program."""
 
     async def answer(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         await stream.send_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
 
-    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port: int = listener.socket.getsockname()[1]
+    (listener,) = await trio.open_tcp_listeners(port, host="127.0.0.1")
+    port = listener.socket.getsockname()[1]
     async with trio.open_nursery() as nursery:
         await nursery.start(trio.serve_listeners, answer, [listener])
         yield port
@@ -211,3 +222,62 @@ async def test_what_this_program_serves_itself_is_used_but_never_signalled() -> 
         with trio.move_on_after(0.01) as scope:
             await daemon.wait_exit()
         assert scope.cancelled_caught
+
+
+async def test_one_whose_end_can_not_be_seen_is_asked_each_time() -> None:
+    async with our_own_server() as port:
+        lifecycle = lifecycle_that_trusts(port, detach=True)
+        daemon = await lifecycle.ensure_running()
+        assert daemon is await lifecycle.ensure_running()
+    with pytest.raises(BinaryNotFoundError):
+        await lifecycle.ensure_running()
+
+
+async def test_a_daemon_nursery_asks_one_whose_end_can_not_be_seen_too() -> None:
+    async with open_daemon_nursery() as daemons:
+        async with our_own_server() as port:
+            lifecycle = lifecycle_that_trusts(port)
+            daemon = await daemons.ensure_running(lifecycle)
+            assert daemon is await daemons.ensure_running(lifecycle)
+        with pytest.raises(BinaryNotFoundError):
+            await daemons.ensure_running(lifecycle)
+        assert [] == list(daemons)
+
+
+SERVED_BY_THE_FIRST = """
+import http.server, threading
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *_):
+        pass
+
+async def main(port):
+    for expect in (None, lambda answer: True):
+        mode = HealthCheck(f"http://127.0.0.1:{port}/", expect=expect)
+        config = LifecycleConfig(sys.executable, name="first", ready_mode=mode, detach=True)
+        try:
+            print((await DaemonLifecycle(config).ensure_running()).pid)
+        except ForeignDaemonError as error:
+            print(error.owner.partition(" (")[0])
+
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+pid = os.fork()
+if pid == 0:
+    server.socket.close()
+    trio.run(main, server.server_port)
+    sys.stdout.flush()
+    os._exit(0)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+os.waitpid(pid, 0)
+"""
+
+
+@pytest.mark.fault(65)
+@pytest.mark.skipif(not permitted(*NAMESPACE, "true"), reason="no pid namespace may be made")
+def test_the_first_process_of_a_container_is_used_only_if_it_is_accepted_and_never_signalled() -> (
+    None
+):
+    assert ["process 1", "None"] == run_app(SERVED_BY_THE_FIRST, within=NAMESPACE)

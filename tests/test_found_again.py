@@ -20,6 +20,7 @@ from tests.one_start_programs import daemon, starts
 from tests.support import (
     PATIENCE_S,
     QUICK_PYTHON,
+    app,
     lives,
     permitted,
     python_daemon,
@@ -332,6 +333,43 @@ async def test_a_clock_that_was_set_back_changes_nothing(
     await other.stop()
     await (await attach("daemon")).stop()
     assert [] == await SQLiteRegistry().daemons()
+
+
+OWNS = """
+from pathlib import Path
+from tests.one_start_programs import daemon
+from trio_lifecycle._proc import read_stat
+
+async def main():
+    lifecycle = DaemonLifecycle(daemon(Path(sys.argv[1])), registry=SQLiteRegistry())
+    async with lifecycle.running() as handle:
+        print(read_stat(handle.pid).ppid, handle.pid)
+        await trio.sleep_forever()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.fault(60)
+async def test_one_whose_owner_was_killed_is_given_no_more_though_it_lives(tmp_path: Path) -> None:
+    lifecycle = DaemonLifecycle(daemon(tmp_path))
+    with app(OWNS, str(tmp_path)) as owner:
+        reaper, pid = map(int, owner.say().split())
+        assert pid == (await lifecycle.ensure_running()).pid
+        # So that the daemon lives on for a while: who would end it does not work.
+        os.kill(reaper, signal.SIGSTOP)
+        os.kill(owner.pid, signal.SIGKILL)
+    try:
+        await wait_until_gone(owner.pid)
+        with trio.move_on_after(0.5) as given_up:
+            await lifecycle.ensure_running()
+        assert given_up.cancelled_caught
+        assert lives(pid)
+    finally:
+        os.kill(reaper, signal.SIGCONT)
+    successor = await lifecycle.ensure_running()
+    assert ("spawned", False) == (successor.origin, lives(pid))
+    await successor.stop()
 
 
 # --- servers that people use ----------------------------------------------------------------------

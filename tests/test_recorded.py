@@ -681,6 +681,21 @@ async def test_who_is_accepted_is_adopted_whoever_it_is() -> None:
 
 
 @in_simulated_time
+async def test_one_that_was_found_at_its_address_is_asked_again_like_any_other() -> None:
+    simulated = SimulatedDaemon()
+    simulated.start()
+    lifecycle = simulated.lifecycle(detach=True, free_port=False, ready_timeout=5.0)
+    daemon = await lifecycle.ensure_running()
+    simulated.health = [(0.0, 503)]
+
+    with pytest.raises(DaemonStateUnknownError, match="answered 503"):
+        await lifecycle.ensure_running()
+
+    simulated.health = None
+    assert daemon is await lifecycle.ensure_running()
+
+
+@in_simulated_time
 async def test_who_is_not_accepted_and_is_a_stranger_is_refused() -> None:
     simulated = SimulatedDaemon(is_foreign=True)
     simulated.start()
