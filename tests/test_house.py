@@ -30,6 +30,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_guarantee",
         "_fingerprint",
         "_taken_port",
+        "_waits",
     ),
     "requests": ("_requests", "_records"),
     "process": ("_process_contract", "_registry_contract"),

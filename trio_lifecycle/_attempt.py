@@ -8,6 +8,7 @@ from typing import TypeVar
 import trio
 
 from trio_lifecycle._handle import DaemonHandle
+from trio_lifecycle._waits import Underway
 
 ErrorT = TypeVar("ErrorT", bound=BaseException)
 
@@ -19,7 +20,8 @@ class Attempt:
     the last caller is cancelled it is given up.
     """
 
-    def __init__(self, work: Callable[[], Awaitable[DaemonHandle]]) -> None:
+    def __init__(self, name: str, work: Callable[[], Awaitable[DaemonHandle]]) -> None:
+        self._underway = Underway(name)
         self._work = work
         self._scope = trio.CancelScope()
         self._callers = 0
@@ -36,7 +38,7 @@ class Attempt:
 
     async def _run(self) -> None:
         try:
-            with self._scope:
+            with self._underway.doing(), self._scope:
                 self._handle = await self._work()
         except trio.Cancelled:
             # The whole run ends; nobody waits any more.
@@ -51,10 +53,15 @@ class Attempt:
         await self._done.wait()
 
     async def join(self) -> DaemonHandle:
-        """Wait for its outcome; each caller gets the same handle, or an error of its own."""
+        """Wait for its outcome; each caller gets the same handle, or an error of its own.
+
+        Raises:
+            ConfigError: The caller is part of this very attempt, or of one that waits for it.
+        """
         self._callers += 1
         try:
-            await self._done.wait()
+            with self._underway.awaited():
+                await self._done.wait()
         except BaseException:
             self._callers -= 1
             if self._callers == 0:

@@ -221,7 +221,7 @@ class DaemonLifecycle:
             if self._attempt is attempt:
                 self._attempt = None
         if attempt is None:
-            attempt = self._attempt = Attempt(self._ensure)
+            attempt = self._attempt = Attempt(self.config.name, self._ensure)
         try:
             return await attempt.join()
         finally:

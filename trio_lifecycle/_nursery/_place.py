@@ -21,6 +21,7 @@ from trio_lifecycle._ladder import KILL_PATIENCE_S, StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._nursery._standing import Standing
 from trio_lifecycle._states import State
+from trio_lifecycle._waits import Underway
 
 # How much longer than its ladder a daemon may take to go, before whoever wants it anew is told so:
 # SIGKILL has its patience, and a ready mode and a registry get some seconds to hear of the end.
@@ -47,6 +48,7 @@ class Place:
         self._launch = lifecycle._launch(detached=False)
         self._keeper = Keeper(self._launch)
         self._settled = trio.Event()
+        self._underway = Underway(lifecycle.config.name)
         self._waiting = 0
         self._given_up: str | None = None
         self._failure: Exception | None = None
@@ -128,7 +130,8 @@ class Place:
             # Bounded: the nursery leaves when its block does, and the stop has its ladder.
             with trio.CancelScope(shield=True):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._keeper.keep)
+                    with self._underway.doing():
+                        nursery.start_soon(self._keeper.keep)
                     try:
                         await self._live()
                     finally:
@@ -162,7 +165,8 @@ class Place:
         """Wait for the outcome of its start; None when it has died since then."""
         self._waiting += 1
         try:
-            await self._settled.wait()
+            with self._underway.awaited():
+                await self._settled.wait()
         except BaseException:
             self._waiting -= 1
             if not self._waiting and self.standing is Standing.STARTING:
@@ -184,10 +188,12 @@ class Place:
         """Wait until it is up or gone.
 
         Raises:
+            ConfigError: The caller is part of its start.
             DaemonStateUnknownError: It was asked to go, and is still there.
         """
         if not self._settled.is_set():
-            await self._settled.wait()
+            with self._underway.awaited():
+                await self._settled.wait()
             return
         with trio.move_on_after(self.config.stop_ladder.seconds + _GOING_MARGIN_S):
             await self.over.wait()
