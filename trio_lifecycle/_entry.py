@@ -11,7 +11,7 @@ from attrs import evolve
 
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._diary import Diary
-from trio_lifecycle._errors import ClaimTimeoutError, ConfigError
+from trio_lifecycle._errors import ClaimTimeoutError, ConfigError, LifecycleError
 from trio_lifecycle._events import ClaimAwaited, RecordStale
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 from trio_lifecycle._machine import now_in_ticks, own_start_time, this_boot
@@ -135,7 +135,7 @@ class Entry:
             await self.registry.put(self.record)
 
     async def note_ready(self, process: Process, report: Report) -> bool:
-        """Say that it is up.
+        """Say that it is up; who does so holds the claim.
 
         Returns:
             False when its record is about another state or instance by now: it was asked to go.
@@ -144,9 +144,29 @@ class Entry:
             return True
         ready = _with_report(self.record, process, report)
         if not await self.registry.replace(self.record, ready):
-            return False
+            now = await self.registry.get(self.record.name)
+            if now is None and not process.ended:
+                # Somebody has removed it, registry and all; who stops it waits for its end first.
+                await self.registry.put(ready)
+            elif now is not None and now.is_about_same(ready):
+                # Its starter has said so in the last moment.
+                ready = now
+            else:
+                return False
         self.record = ready
         return True
+
+    async def was_stopped(self) -> bool:
+        """Say whether one that has ended was asked to go."""
+        if self.record is None:
+            return False
+        try:
+            now = await self.registry.get(self.record.name)
+        except LifecycleError:
+            # How it ended is to be told, not that this can't be.
+            return False
+        # Whoever stops it removes its record; one that dies by itself leaves it.
+        return now is None or not now.is_about_same(self.record)
 
     async def note_stopping(self, ladder: StopLadder) -> None:
         """Say that it was asked to go, so that nobody is given it any more."""

@@ -245,7 +245,12 @@ class Launch:
         process.report_strays(lambda pid, command: self.diary.note(Stray, pid=pid, command=command))
         nursery.start_soon(self.watch)
         await self._let_it_run(process, port, began)
-        report = await self._wait_until_ready(process, stopper, began)
+        try:
+            report = await self._wait_until_ready(process, stopper, began)
+        except DiedBeforeReadyError as error:
+            if self._entry is not None and await self._entry.was_stopped():
+                raise self._stopped() from error
+            raise
         await self._record(process, report)
         ready_after_s = trio.current_time() - began
         handle = self._hand_out("spawned", report, ready_after_s)
@@ -264,14 +269,19 @@ class Launch:
         """Record it, then open its gate."""
         if self._entry is not None:
             await self._entry.note_started(self.config, process, self.instance_id, port)
-            with trio.move_on_at(began + self.config.ready_timeout):
+            with trio.move_on_at(began + self.config.ready_timeout) as patience:
                 await process.open_gate()
+            if patience.cancelled_caught:
+                waited_s = trio.current_time() - began
+                raise ReadyTimeoutError(self.config.name, waited_s, "nothing of it had run yet")
 
     async def _record(self, process: Process, report: Report) -> None:
         if self._entry is not None and not await self._entry.note_ready(process, report):
-            raise DaemonNotRunningError(
-                self.config.name, "another program stopped it while it was being started"
-            )
+            raise self._stopped()
+
+    def _stopped(self) -> DaemonNotRunningError:
+        problem = "another program stopped it while it was being started"
+        return DaemonNotRunningError(self.config.name, problem)
 
     @trio.lowlevel.enable_ki_protection
     async def watch(self) -> None:
