@@ -1,5 +1,6 @@
 """What a daemon nursery promises when a daemon in it is stopped, or dies."""
 
+import signal
 from contextlib import suppress
 from math import inf
 
@@ -258,3 +259,17 @@ def test_one_that_dies_at_the_instant_of_readiness_is_not_given(seed: int) -> No
             assert [daemon.pid] == is_alive
 
     run_simulated(use, seed=seed)
+
+
+@in_simulated_time
+async def test_who_wants_it_anew_waits_for_the_ladder_that_is_climbed_not_for_its_own() -> None:
+    simulated = SimulatedDaemon(stops_after=60.0)
+    short = StopLadder((signal.SIGTERM, 1.0))
+    lifecycle = named("queen", simulated, stop_ladder=short)
+    async with open_daemon_nursery() as daemons:
+        daemon = await daemons.ensure_running(lifecycle)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.stop, StopLadder((signal.SIGTERM, 100.0)))
+            await trio.sleep(1.0)
+            successor = await daemons.ensure_running(lifecycle)
+        assert ("spawned", 1) == (successor.origin, simulated.alive)

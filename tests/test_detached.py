@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 import trio.testing
 
-from tests.support import PATIENCE_S, app, lives, shell_daemon, spawn, wait_until_gone
+from tests.support import PATIENCE_S, app, lives, run_app, shell_daemon, spawn, wait_until_gone
 from trio_lifecycle import DaemonLifecycle, LifecycleConfig, Manual, Output
 
 LEAVES_IT = """
@@ -103,3 +103,23 @@ async def test_a_detached_daemon_that_died_costs_no_descriptor(tmp_path: Path) -
         await trio.testing.wait_all_tasks_blocked()
         counts.append(count())
     assert counts[0] == counts[2]
+
+
+WITHOUT_A_DIRECTORY = """
+os.chdir(sys.argv[1])
+os.rmdir(sys.argv[1])
+config = LifecycleConfig(
+    "/bin/sleep", args=["1000"], ready_mode=Manual(), detach=True, output=Output(to="daemon.log")
+)
+try:
+    trio.run(DaemonLifecycle(config).ensure_running)
+except ConfigError as error:
+    print(error)
+"""
+
+
+def test_a_relative_log_is_refused_where_the_current_directory_is_gone(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    (said,) = run_app(WITHOUT_A_DIRECTORY, str(gone))
+    assert "output.to: daemon.log is relative, and the current directory is gone" == said

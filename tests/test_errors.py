@@ -103,7 +103,7 @@ ERRORS: list[tuple[LifecycleError, tuple[str, ...]]] = [
         ClaimTimeoutError("queen", 40.004, 7, 0.0),
         ("for 40.00 s", "process 7 is starting it, since 19", "claim_timeout", "is free"),
     ),
-    (ClaimTimeoutError("queen", 40.0), ("another program is starting it.",)),
+    (ClaimTimeoutError("queen", 40.0), ("who is starting it can't be told.",)),
     (
         RegistryError("/r", "it is read-only; make it yours"),
         ("the registry /r can't be used: it is read-only; make it yours.",),

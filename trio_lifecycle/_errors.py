@@ -2,20 +2,7 @@
 
 from attrs import define
 
-from trio_lifecycle._status import describe_status
-
-
-def _quoted(output_tail: str) -> str:
-    """Indent the last lines of a daemon's output under a heading; nothing for no output."""
-    lines = output_tail.rstrip().splitlines()[-_TAIL_LINES:]
-    if not lines:
-        return "\nIt wrote nothing."
-    return "\nIts last output:\n" + "\n".join(f"  | {line}" for line in lines)
-
-
-# As many lines as fit under a sentence on one terminal screen; `output_tail` of the error has the
-# rest.
-_TAIL_LINES = 20
+from trio_lifecycle._status import describe_status, quote_output
 
 
 @define(eq=False, slots=False, repr=False)
@@ -135,7 +122,7 @@ class ReadyTimeoutError(LifecycleError):
         return (
             f"{self.daemon} was not ready after {self.waited_s:.2f} s and was stopped; "
             f"{self.last_seen}. If it only needs longer, raise ready_timeout."
-            f"{_quoted(self.output_tail)}"
+            f"{quote_output(self.output_tail)}"
         )
 
 
@@ -154,7 +141,7 @@ class ReadyError(LifecycleError):
     output_tail: str = ""
 
     def _sentence(self) -> str:
-        return f"{self.daemon} can't become ready: {self.problem}.{_quoted(self.output_tail)}"
+        return f"{self.daemon} can't become ready: {self.problem}.{quote_output(self.output_tail)}"
 
 
 @define(eq=False, slots=False, repr=False)
@@ -175,9 +162,12 @@ class DiedBeforeReadyError(LifecycleError):
     output_tail: str = ""
 
     def _sentence(self) -> str:
+        hint = ""
+        if self.exit_status == 0:
+            hint = " If it has put itself into the background, have it stay in the foreground."
         return (
             f"{self.daemon} {describe_status(self.exit_status)} after {self.waited_s:.2f} s, "
-            f"before it was ready.{_quoted(self.output_tail)}"
+            f"before it was ready.{hint}{quote_output(self.output_tail)}"
         )
 
 
@@ -201,7 +191,7 @@ class DaemonDiedError(LifecycleError):
     def _sentence(self) -> str:
         return (
             f"{self.daemon} {describe_status(self.exit_status)} {self.lived_s:.2f} s "
-            f"after it was ready, while it was still needed.{_quoted(self.output_tail)}"
+            f"after it was ready, while it was still needed.{quote_output(self.output_tail)}"
         )
 
 
@@ -223,7 +213,7 @@ class ReaperLostError(DaemonDiedError):
         return (
             f"{self.daemon} was ended {when} it was ready, because its reaper "
             f"was lost: {self.reason}. Without one nobody would end it if this program were killed."
-            f"{_quoted(self.output_tail)}"
+            f"{quote_output(self.output_tail)}"
         )
 
 
@@ -372,13 +362,15 @@ class ClaimTimeoutError(LifecycleError):
     def _sentence(self) -> str:
         from datetime import datetime
 
-        holder = "another program" if self.holder_pid is None else f"process {self.holder_pid}"
+        holder = "who is starting it can't be told"
         since = ""
         if self.held_since is not None:
             since = f", since {datetime.fromtimestamp(self.held_since):%Y-%m-%d %H:%M:%S}"
+        if self.holder_pid is not None:
+            holder = f"process {self.holder_pid} is starting it"
         return (
-            f"{self.daemon} could not be looked after for {self.waited_s:.2f} s: {holder} is "
-            f"starting it{since}. Wait longer with claim_timeout, or find out why that program "
+            f"{self.daemon} could not be looked after for {self.waited_s:.2f} s: "
+            f"{holder}{since}. Wait longer with claim_timeout, or find out why that program "
             "does not go on; when it ends, its claim is free."
         )
 

@@ -92,7 +92,7 @@ class Known:
     async def _see_off(self) -> None:
         """Wait for the end of a process that can't be recorded, if it was asked to go."""
         if self.stopper.asked:
-            with trio.move_on_after(self.config.stop_ladder.seconds + KILL_PATIENCE_S):
+            with trio.move_on_after(self.stopper.seconds + KILL_PATIENCE_S):
                 await self.process.wait_gone()
             if not self.process.gone:
                 problem = f"process {self.process.pid} was asked to go, and is still there"

@@ -193,8 +193,19 @@ class Launch:
             if self.stopper is not None and self.process is not None:
                 await self.stopper.stop()  # shields itself, and is bounded by its ladder
                 self.process.close()
+                await self._end_strays(self.process)
         finally:
             await self.held.aclose()
+
+    async def _end_strays(self, process: Process) -> None:
+        """End what has left its session, as a program does that puts itself into the background."""
+        if self._detached:
+            # Shielded, because the start may have been cancelled. It is a look, and waits for none.
+            with trio.CancelScope(shield=True):
+                strays = await self._by.spawner.find_strays(process, self.instance_id)
+            if strays is not None:
+                diary = Diary(self.config.name, self.instance_id, self._by.observer, State.READY)
+                await Stopper(strays, self.config.stop_ladder, diary).stop()
 
     async def _prepare(self, wait: AsyncExitStack) -> tuple[SpawnRequest, int | None]:
         """Do everything that can fail before there is a process."""

@@ -56,8 +56,7 @@ def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
             "file: give a path, or nothing for a file in the state directory",
         )
     if output.to is not None:
-        # For whoever reads it from another directory.
-        return evolve(output, to=output.to.absolute())
+        return evolve(output, to=_absolute(output.to))
     path = log_path(os.environ, config.name, directory)
     try:
         make_private(path.parent)
@@ -67,6 +66,15 @@ def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
             config.name, f"its log file can't be made: {error}", error.errno
         ) from error
     return evolve(output, to=path)
+
+
+def _absolute(path: Path) -> Path:
+    """Make a path one that leads there from any other directory, too."""
+    try:
+        return path.absolute()
+    except FileNotFoundError:
+        problem = f"{path} is relative, and the current directory is gone"
+        raise ConfigError("output.to", problem) from None
 
 
 def make_request(

@@ -1,6 +1,11 @@
-"""What an exit status means, in words."""
+"""How a process ended, and what it wrote last, for people."""
 
 import signal
+from typing import Final
+
+# As many lines as fit under a sentence on one terminal screen; `output_tail` of an error has the
+# rest.
+_TAIL_LINES: Final = 20
 
 
 def signal_name(number: int) -> str:
@@ -23,3 +28,11 @@ def describe_status(status: int | None) -> str:
     if status < 0:
         return f"was killed by {signal_name(-status)}"
     return f"exited with status {status}"
+
+
+def quote_output(output_tail: str) -> str:
+    """Indent the last lines of a daemon's output under a heading."""
+    lines = output_tail.rstrip().splitlines()[-_TAIL_LINES:]
+    if not lines:
+        return "\nIt wrote nothing."
+    return "\nIts last output:\n" + "\n".join(f"  | {line}" for line in lines)

@@ -51,7 +51,7 @@ class Stopper:
     ) -> None:
         self._entry = entry
         self._process = process
-        self._ladder = ladder
+        self._ladder = self._climbed = ladder
         self._diary = diary
         self._turn = trio.Lock()
         self._patience = trio.CancelScope()
@@ -72,6 +72,11 @@ class Stopper:
             elif self._died:
                 self._diary.note(Died, pid=pid, status=self._process.status)
         return self._died
+
+    @property
+    def seconds(self) -> float:
+        """How long its ladder takes at most: the one that is climbed, or that it will climb."""
+        return self._climbed.seconds
 
     async def stop(self, ladder: StopLadder | None = None) -> StopReport:
         """Climb the ladder; whoever asks while it is climbed, or later, gets the same report.
@@ -109,6 +114,7 @@ class Stopper:
 
     async def _climb(self, ladder: StopLadder) -> None:
         began = trio.current_time()
+        self._climbed = ladder
         if not self._is_gone():
             await self._note_stopping(ladder)
         try:

@@ -88,6 +88,14 @@ class Spawner(ABC):
             f"{type(self).__name__} can't look for process {record.pid} of {record.host}",
         )
 
+    async def find_strays(self, process: Process, instance_id: str) -> Process | None:
+        """Give what a detached daemon, whose start has failed, has left outside of its tree.
+
+        Such as a server that has put itself into the background. None when there is nothing, or
+        when that can't be told.
+        """
+        return None
+
     @abstractmethod
     async def find_binary(self, name: str, search_path: tuple[Path, ...]) -> str:
         """Give the absolute path of a program where the daemon will run.

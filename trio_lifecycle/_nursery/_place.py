@@ -195,7 +195,9 @@ class Place:
             with self._underway.awaited():
                 await self._settled.wait()
             return
-        with trio.move_on_after(self.config.stop_ladder.seconds + _GOING_MARGIN_S):
+        stopper = self._launch.stopper
+        seconds = self.config.stop_ladder.seconds if stopper is None else stopper.seconds
+        with trio.move_on_after(seconds + _GOING_MARGIN_S):
             await self.over.wait()
             return
         raise self.doubt()

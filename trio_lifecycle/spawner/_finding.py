@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +13,7 @@ from trio_lifecycle._output import FileOutput
 from trio_lifecycle._proc import Stat, all_stats, has_variable, read_stat, tree_of
 from trio_lifecycle._procfs import shows_us
 from trio_lifecycle._requests import INSTANCE_VARIABLE
-from trio_lifecycle.abc import DaemonRecord
+from trio_lifecycle.abc import DaemonRecord, Process
 from trio_lifecycle.spawner._found_process import FoundProcess
 from trio_lifecycle.spawner._remains import Remains
 from trio_lifecycle.spawner._spawned_process import is_readable
@@ -98,6 +99,15 @@ def _is_older(stat: Stat, record: DaemonRecord) -> bool:
 
 def _bears(stat: Stat, record: DaemonRecord) -> bool:
     return has_variable(stat.pid, INSTANCE_VARIABLE, record.instance_id)
+
+
+def find_strays(process: Process, instance_id: str) -> Remains | None:
+    """Give all living processes that bear the id of an instance."""
+    with suppress(OSError):
+        living = [stat for stat in all_stats().values() if not stat.dead]
+        bearers = [s for s in living if has_variable(s.pid, INSTANCE_VARIABLE, instance_id)]
+        return Remains(process.pid or 0, bearers, None) if bearers else None
+    return None
 
 
 def _output(record: DaemonRecord) -> FileOutput | None:

@@ -26,7 +26,7 @@ from trio_lifecycle.abc import (
 )
 from trio_lifecycle.spawner._child_environment import environment
 from trio_lifecycle.spawner._detour import Gate, find_detour, take_the_step
-from trio_lifecycle.spawner._finding import find_process
+from trio_lifecycle.spawner._finding import find_process, find_strays
 from trio_lifecycle.spawner._guarded import spawn_guarded
 from trio_lifecycle.spawner._local_prober import LocalProber
 from trio_lifecycle.spawner._local_process import LocalProcess
@@ -125,6 +125,10 @@ class LocalSpawner(Spawner):
     async def find_process(self, record: DaemonRecord) -> Process | None:
         """Look among the processes of this machine."""
         return find_process(record)
+
+    async def find_strays(self, process: Process, instance_id: str) -> Process | None:
+        """Look for all that were started with the id of the instance in their environment."""
+        return find_strays(process, instance_id)
 
     async def find_binary(self, name: str, search_path: tuple[Path, ...]) -> str:
         """Look on this machine."""
