@@ -330,3 +330,19 @@ async def test_terminating_one_that_is_being_killed_is_fine_however_slow_the_reg
 
     assert 0 == simulated.alive
     assert [] == await simulated.registry.daemons()
+
+
+@pytest.mark.fault(60)
+@in_simulated_time
+async def test_who_stops_it_waits_for_its_end_also_when_its_record_is_lost() -> None:
+    simulated = SimulatedDaemon(stops_after=9.0)
+    lifecycle = simulated.lifecycle(detach=True)
+    daemon = await lifecycle.ensure_running()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(daemon.stop)
+        await trio.sleep(1.0)
+        (record,) = await simulated.registry.daemons()
+        await simulated.registry.remove(record)
+        await lifecycle.ensure_running()
+        assert (2, 1) == (simulated.spawned, simulated.alive)

@@ -64,9 +64,9 @@ class Known:
         if self.process.pid is None:
             # Its end can't be seen, so another may be in its place.
             return self.handle if await self._answers() else None
-        if record is None:
+        if record is None or self._is_going():
             await self._see_off()
-        elif self._is_going() or not await self.entry.verify(record, self.config):
+        elif not await self.entry.verify(record, self.config):
             return None
         if self.armed is not None and not self._is_going():
             await await_answer(self.config, self.process, self.armed)
@@ -90,10 +90,15 @@ class Known:
         return is_left or self.stopper.asked or self.process.ended
 
     async def _see_off(self) -> None:
-        """Wait for the end of a process that can't be recorded, if it was asked to go."""
-        if self.stopper.asked:
+        """Wait for the end of a process that was asked to go, if nobody else can know of it."""
+        if self.stopper.asked and not await self._is_recorded():
             with trio.move_on_after(self.stopper.seconds + KILL_PATIENCE_S):
                 await self.process.wait_gone()
             if not self.process.gone:
                 problem = f"process {self.process.pid} was asked to go, and is still there"
                 raise DaemonStateUnknownError(self.config.name, f"{problem}; {NOTHING_STARTED}")
+
+    async def _is_recorded(self) -> bool:
+        record = self.entry.record
+        now = None if record is None else await self.entry.registry.get(record.name)
+        return record is not None and now is not None and now.instance_id == record.instance_id
