@@ -54,6 +54,9 @@ def tests(session: nox.Session) -> None:
     """Run the tests and measure what they cover, subprocesses too; arguments go to pytest."""
     install(session, "tests")
     session.env["COVERAGE_FILE"] = f"{session.create_tmp()}/coverage"
+    # Some hundred tests start a Python; each would compile the package where no bytecode is kept.
+    session.env["PYTHONPYCACHEPREFIX"] = f"{session.create_tmp()}/bytecode"
+    session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *session.posargs)
     session.run("coverage", "combine", "--quiet")

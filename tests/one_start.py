@@ -464,8 +464,9 @@ class World:
 
     def _check_same(self, other: object, handle: DaemonHandle) -> None:
         if isinstance(other, DaemonHandle) and other.instance_id != handle.instance_id:
-            ended = [it for it in map(self._incarnation, (other, handle)) if it.ended]
-            if not ended:
+            both = [self._incarnation(other), self._incarnation(handle)]
+            # Somebody else starts a second one when the record of the first was lost.
+            if not any(it.ended or it in self._forgotten for it in both):
                 self.complaints.append(f"two got different ones: {other} and {handle}")
 
     async def _check_nothing_half_started(self) -> None:
