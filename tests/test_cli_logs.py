@@ -79,6 +79,23 @@ def test_there_is_none_of_a_daemon_that_never_ran() -> None:
     assert not Path(os.environ["XDG_STATE_HOME"]).exists()
 
 
+@stops_all
+def test_the_log_of_another_registry_is_beside_it(tmp_path: Path) -> None:
+    place = ("--registry", str(tmp_path / "r"))
+    write_log("web", b"of this user's own\n")
+    ensured(*place, "--name", "web", "--", "sh", "-c", "echo of another; exec sleep 600")
+    with Run("logs", *place, "-f", "web") as following:
+        following.line("^of another$", "stdout")
+        assert 0 == call("stop", *place, "web").process.returncode
+        assert 0 == following.end()
+    done = call("logs", *place, "web")
+    assert (0, "of another\n") == (done.process.returncode, done.out)
+    nobody = call("logs", "--registry", str(tmp_path / "none"), "web")
+    assert 1 == nobody.process.returncode
+    assert f"{tmp_path}/none.logs/web.log is not there" in nobody.err
+    assert not (tmp_path / "none").exists()
+
+
 def test_there_is_none_of_a_daemon_that_was_found_running() -> None:
     record_elsewhere("found")
     write_log("found", b"another one's\n")

@@ -12,7 +12,7 @@ from trio_lifecycle._cli._log_file import LogFile
 from trio_lifecycle._cli._outlet import Outlet
 from trio_lifecycle._cli._paint import Paint
 from trio_lifecycle._cli._session import STDOUT, Session
-from trio_lifecycle._cli._which import check_names, registry_to_read
+from trio_lifecycle._cli._which import check_names, registry_at, registry_to_read
 from trio_lifecycle._errors import ConfigError, DaemonStateUnknownError, LifecycleError
 from trio_lifecycle._framing import LineFramer
 from trio_lifecycle._state_dir import log_path
@@ -106,7 +106,7 @@ class Logs:
         lines = self._wanted.count()
         check_names([self._wanted.name])
         record = await registry_to_read(self._wanted.registry).get(self._wanted.name)
-        path = _path_of(self._wanted.name, record)
+        path = self._path_of(record)
         if path is None:
             return self._complain("its output is not kept: it was found running", NO_LOG)
         try:
@@ -143,6 +143,12 @@ class Logs:
             self._session.display.say("has ended" if process else "is not running")
         return status
 
+    def _path_of(self, record: DaemonRecord | None) -> Path | None:
+        if record is None:
+            directory = registry_at(self._wanted.registry).log_directory
+            return log_path(os.environ, self._wanted.name, directory)
+        return None if record.log_file is None else Path(record.log_file)
+
     def _complain(self, problem: str, status: int) -> int:
         self._session.display.complain(f"{self._wanted.name}: {problem}")
         return status
@@ -159,12 +165,6 @@ async def _follow(log: LogFile, process: Process | None, printer: Printer) -> No
             return
         with trio.move_on_after(_LOOK_INTERVAL_S):
             await process.wait()
-
-
-def _path_of(name: str, record: DaemonRecord | None) -> Path | None:
-    if record is None:
-        return log_path(os.environ, name)
-    return None if record.log_file is None else Path(record.log_file)
 
 
 async def _kill_nothing() -> None:
