@@ -5,7 +5,8 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests import cli
 from tests.cli import COMMAND, DEAF, HEALTH, SERVER, Run, call, ensured, is_alive, record_elsewhere
 from trio_lifecycle._cli._codes import ENSURE_EXIT_STATUSES, status_of_error, table
+from trio_lifecycle._cli._sentences import sentence_of
 
 pytestmark = pytest.mark.usefixtures("all_stopped")
 
@@ -243,6 +245,61 @@ def test_a_reader_of_events_that_goes_gives_it_up() -> None:
     assert not is_alive(pid)
 
 
+@pytest.fixture
+def full_pipe() -> Iterator[int]:
+    """The end to write to of a pipe that takes no more, and that nobody reads."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write_end, b"x" * 65_536)
+    os.set_blocking(write_end, True)
+    yield write_end
+    os.close(read_end)
+    os.close(write_end)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_after_it_is_up_leaves_it_and_says_so(name: str, full_pipe: int) -> None:
+    with Run("ensure", "-v", "--name", "s", "--", *SLEEP, stdout=full_pipe) as running:
+        pid = int(running.line(r"ready, process (\d+)")[1])
+        running.signal(signal.Signals[name])
+        assert 1 == running.end()
+    assert is_alive(pid)
+    assert "leaving; it runs on\n" in running.err
+    assert f"s runs as process {pid}; stop it with: trio-lifecycle stop s\n" in running.err
+
+
+def test_a_signal_after_it_was_said_where_it_is_changes_nothing() -> None:
+    with Run("ensure", "--", *SLEEP) as running:
+        pid = int(running.line(r"process (\d+), spawned", "stdout")[1])
+        running.signal(signal.SIGINT)
+        assert 0 == running.end()
+    assert is_alive(pid)
+
+
+def test_a_line_that_nobody_reads_any_more_leaves_it_and_says_so(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    place = ("--registry", str(tmp_path / "r"))
+    done = call("ensure", *place, "--", *SLEEP, stdout=write_end)
+    os.close(write_end)
+    (facts,) = call("status", *place, "--json").events()
+    call("stop", *place, "sleep")
+    assert (1, "running") == (done.process.returncode, facts["state"])
+    said = f"nobody reads it any more; sleep runs as process {facts['pid']}; stop it with: "
+    assert f"{said}trio-lifecycle stop --registry {tmp_path}/r sleep\n" in done.err
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_line_that_a_full_disk_does_not_take_leaves_it_and_says_so(words: tuple[str]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = call("ensure", *words, "--", *SLEEP, stdout=full)
+    (facts,) = call("status", "--json").events()
+    assert (1, "running") == (done.process.returncode, facts["state"])
+    assert f"No space left on device; sleep runs as process {facts['pid']}; " in done.err
+
+
 @pytest.mark.fault(58)
 def test_a_kill_of_ours_leaves_a_start_that_the_next_one_finishes(tmp_path: Path) -> None:
     up, go = tmp_path / "up", tmp_path / "go"
@@ -364,6 +421,8 @@ def test_the_documented_exit_statuses_are_those_of_the_program() -> None:
 def test_statuses_of_errors_that_are_hard_to_meet() -> None:
     from trio_lifecycle import DaemonNotRunningError, StopError
 
-    stopped = DaemonNotRunningError("web", "another program stopped it")
+    stopped = DaemonNotRunningError("web", "another program stopped it while it was being started")
     assert 3 == status_of_error(stopped)
+    said = "web is not running: another program stopped it while it was being started."
+    assert said == sentence_of(stopped, with_output=False)
     assert 125 == status_of_error(StopError("web", 5, "", 1.0))

@@ -142,6 +142,15 @@ def test_when_nobody_reads_it_it_exits_141() -> None:
     assert (141, "") == (done.process.returncode, done.err)
 
 
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_full_disk_is_told_in_one_line(words: tuple[str]) -> None:
+    ensured("--", "sleep", "600")
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = call("status", *words, stdout=full)
+    said = "trio-lifecycle: standard output can't be written to: No space left on device\n"
+    assert (125, said) == (done.process.returncode, done.err)
+
+
 def record(name: str, url: str | None) -> DaemonRecord:
     return DaemonRecord(
         name=name,

@@ -169,8 +169,19 @@ def test_what_outlives_sigkill_exits_125_and_is_named(
 
     ensured(*SLEEP)
     monkeypatch.setattr(_stop, "attach", fail)
+    # Ctrl-C is ignored from the end of a command on; here it is still wanted.
+    monkeypatch.setattr(signal, "SIG_IGN", signal.getsignal(signal.SIGINT))
     assert 125 == trio.run(Stop(Wanted(names=("sleep",))))
     assert "process 4711 of sleep outlived SIGKILL (it waits in the" in capfd.readouterr().err
+
+
+def test_a_full_disk_is_told_and_they_are_stopped() -> None:
+    pid = ensured(*SLEEP)["pid"]
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = call("stop", "--json", "sleep", stdout=full)
+    assert 125 == done.process.returncode
+    assert "standard output can't be written to: No space left on device\n" in done.err
+    assert not is_alive(pid)
 
 
 WRONG_USE = {

@@ -19,10 +19,10 @@ def main() -> int:
     Returns:
         The exit status.
     """
-    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
-        print(_ADVICE, file=sys.stderr)
-        return _WRONG_USE
     try:
+        if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+            print(_ADVICE, file=sys.stderr)
+            return _WRONG_USE
         # Here, because importing the package must not load what only a shell needs.
         from trio_lifecycle._cli._app import run_app
 

@@ -29,6 +29,12 @@ NOT_EXECUTABLE: Final = 126
 NOT_FOUND: Final = 127
 SIGNALLED: Final = 128
 
+# Of those whose answer is what they write. It is their status for what can't be used, too.
+NOT_WRITTEN: Final = NOT_KEPT_UP
+
+# Of ``ensure`` alone: as of many programs that could not write.
+UNANNOUNCED: Final = 1
+
 # Of ``logs`` alone: as of tail(1) for a file that is not there.
 NO_LOG: Final = 1
 
@@ -83,7 +89,12 @@ EXIT_STATUSES: Final = (
 )
 
 ENSURE_EXIT_STATUSES: Final = (
-    ExitStatus("0", "it runs"),
+    ExitStatus("0", "it runs, and the line that says where it is was written"),
+    ExitStatus(
+        "1",
+        "it runs, but that could not be written to standard output, or a signal came before; "
+        "standard error says so",
+    ),
     ExitStatus("2", "wrong use, or a configuration that can't be meant; nothing was started"),
     ExitStatus("3", "another program stopped it while it was being started"),
     ExitStatus("4", "it can't be told whether it runs, or it runs but is not up; nothing was done"),
@@ -95,7 +106,10 @@ ENSURE_EXIT_STATUSES: Final = (
     ),
     ExitStatus("126", "the program is there but can't be executed"),
     ExitStatus("127", "the program was not found"),
-    ExitStatus("129, 130, 131, 141, 143", "given up after a signal, as for `run`; nothing is left"),
+    ExitStatus(
+        "129, 130, 131, 141, 143",
+        "given up after a signal, as for `run`, before it was up; nothing is left",
+    ),
 )
 
 # Of ``status``, ``stop``, ``wait`` and ``logs``.
@@ -111,7 +125,8 @@ DAEMON_EXIT_STATUSES: Final = (
     ExitStatus("4", "whether one runs can't be told, which counts for more than 3"),
     ExitStatus(
         "125",
-        "`stop`: a process outlived SIGKILL; all: the registry, or the log file, can't be used",
+        "`stop`: a process outlived SIGKILL; all: the registry or the log file can't be used, or "
+        "standard output can't be written to",
     ),
     *(ExitStatus(row.status, row.meaning.replace("stopped", "ended", 1)) for row in _BY_SIGNAL),
 )

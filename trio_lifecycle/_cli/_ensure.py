@@ -1,15 +1,18 @@
 """``trio-lifecycle ensure``: a daemon that runs, and is left running."""
 
+import shlex
 from typing import Any
 
-from trio_lifecycle._cli._codes import ALL_WELL
+from trio_lifecycle._cli._codes import ALL_WELL, UNANNOUNCED
 from trio_lifecycle._cli._display import VERBOSE, place_of
 from trio_lifecycle._cli._onlooker import Onlooker
 from trio_lifecycle._cli._plan import Plan
+from trio_lifecycle._cli._sentences import unwritten
 from trio_lifecycle._cli._session import Session
 from trio_lifecycle._cli._which import registry_at
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import DiedBeforeReadyError, ReadyError, ReadyTimeoutError
+from trio_lifecycle._events import Adopted, Event, Failed, Ready, Stopping
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._lifecycle import DaemonLifecycle
 
@@ -19,9 +22,13 @@ class Ensure:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._session = Session(plan.verbosity, self._farewell, watches_stdout=plan.json)
+        self._session = Session(
+            plan.verbosity, self._farewell, watches_stdout=plan.json, settle=self._settle
+        )
         self._onlooker: Onlooker | None = None
-        self._is_up = False
+        # Known by the event, not by the handle: who is cancelled at that moment gets none.
+        self._up: Ready | Adopted | None = None
+        self._announced = False
 
     async def __call__(self) -> int:
         """Have it up, and say where it is.
@@ -36,14 +43,14 @@ class Ensure:
         onlooker = self._onlooker = Onlooker(self._plan, self._session)
         config = onlooker.describe(Output(), detach=True)
         registry = registry_at(self._plan.registry)
-        lifecycle = DaemonLifecycle(config, observer=onlooker.observe, registry=registry)
+        lifecycle = DaemonLifecycle(config, observer=self._observe, registry=registry)
         try:
             daemon = await lifecycle.ensure_running()
         except (DiedBeforeReadyError, ReadyTimeoutError, ReadyError) as error:
             status = self._session.report(error)
             self._name_log(onlooker, error.output_tail)
             return status
-        self._is_up = True
+        self._announced = True
         if onlooker.json is None:
             self._session.out.write(f"{in_words(daemon)}\n")
         else:
@@ -59,12 +66,42 @@ class Ensure:
         if output_tail and process is not None and process.log_file is not None:
             self._session.display.complain(f"all of its output is in {process.log_file}")
 
+    def _observe(self, event: Event) -> None:
+        match event:
+            case Ready() | Adopted():
+                self._up = event
+            case Stopping() | Failed():
+                self._up = None
+        if self._onlooker is not None:
+            self._onlooker.observe(event)
+
     def _farewell(self, key: str) -> str:
-        return "leaving" if self._is_up else f"giving up its start ({key} kills at once)"
+        if self._up is not None:
+            return "leaving; it runs on"
+        return f"giving up its start ({key} kills at once)"
 
     async def _kill(self) -> None:
-        if self._onlooker is not None and not self._is_up:
+        if self._onlooker is not None and self._up is None:
             await self._onlooker.kill_starting()
+
+    def _settle(self, status: int) -> int:
+        """Answer for a daemon that is up: no signal and no full disk makes it not run."""
+        if self._up is None:
+            return status
+        shortfall = self._session.out.shortfall
+        if self._announced and not shortfall:
+            return ALL_WELL
+        why = f"{unwritten(shortfall)}; " if shortfall else ""
+        who = "" if self._up.pid is None else f" as process {self._up.pid}"
+        self._session.display.complain(
+            f"{why}{self._up.name} runs{who}; stop it with: {self._how_to_stop(self._up.name)}"
+        )
+        return UNANNOUNCED
+
+    def _how_to_stop(self, name: str) -> str:
+        registry = self._plan.registry
+        place = () if registry is None else ("--registry", registry)
+        return shlex.join(["trio-lifecycle", "stop", *place, name])
 
 
 def in_words(daemon: DaemonHandle) -> str:

@@ -1,7 +1,8 @@
 """Signals that end us: the first one stops everything in order, Ctrl-C once more kills."""
 
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 
 import trio
 
@@ -13,6 +14,28 @@ def heeded() -> list[signal.Signals]:
     """Give the signals to listen for: SIGTERM, and what was not ignored at our start (nohup)."""
     ignored = {signum for signum in SIGNALS if signal.getsignal(signum) is signal.SIG_IGN}
     return [signum for signum in SIGNALS if signum not in ignored - {signal.SIGTERM}]
+
+
+@contextmanager
+def listening() -> Iterator[AsyncIterator[int]]:
+    """Hear the signals that end us; those that come after the block are too late, and ignored.
+
+    The exit status stands by then, and what it says of a daemon must stay true.
+    """
+    signums = heeded()
+    # Held back meanwhile, so that none is lost between two handlers.
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+    for signum in signums:
+        # What the receiver puts back when it ends; nothing is to happen then.
+        signal.signal(signum, lambda _signum, _frame: None)
+    try:
+        with trio.open_signal_receiver(*signums) as arriving:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            yield arriving
+    finally:
+        for signum in signums:
+            # For the interpreter's end, which puts the default in the place of any other handler.
+            signal.signal(signum, signal.SIG_IGN)
 
 
 class Interrupts:

@@ -41,11 +41,22 @@ class Outlet:
         self._stuck = trio.Event()
         self._drained = trio.lowlevel.ParkingLot()
         self._failed = False
+        self._cut = False
         self.problem: OSError | None = None
+
+    @property
+    def shortfall(self) -> str:
+        """Why not all is written that was to be; empty where all is."""
+        if self.problem is not None:
+            return self.problem.strerror or str(self.problem)
+        if self._cut:
+            return "nobody reads it any more"
+        return "nobody has read it" if self._held else ""
 
     def write(self, text: str) -> None:
         """Write now what can be written now, and keep the rest in its order."""
         if self._failed:
+            self._cut |= bool(text)
             return
         if len(self._held) > MOST_HELD_BYTES:
             self._lost += text.count("\n")
@@ -115,6 +126,7 @@ class Outlet:
 
     def _fail(self, *, broken: bool) -> None:
         self._failed = True
+        self._cut = bool(self._held)
         self._held.clear()
         if broken:
             self._on_broken()

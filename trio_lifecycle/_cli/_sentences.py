@@ -44,6 +44,11 @@ def sentence_of(error: LifecycleError, *, with_output: bool) -> str:
     return in_shell_words(sentence) + (heading + output if with_output else "")
 
 
+def unwritten(why: str) -> str:
+    """Say that standard output did not take what was to be written."""
+    return f"standard output can't be written to: {why}"
+
+
 def in_shell_words(text: str) -> str:
     """Name options where the library names fields."""
     text = _QUOTED_CHOICE.sub(r"\1 \2 or \3", text)

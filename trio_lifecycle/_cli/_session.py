@@ -5,13 +5,13 @@ from typing import Final
 
 import trio
 
-from trio_lifecycle._cli._codes import status_of_error, status_of_signal
+from trio_lifecycle._cli._codes import NOT_WRITTEN, status_of_error, status_of_signal
 from trio_lifecycle._cli._complaints import complaints_to
 from trio_lifecycle._cli._display import Display
-from trio_lifecycle._cli._interrupts import Interrupts, heeded
+from trio_lifecycle._cli._interrupts import Interrupts, listening
 from trio_lifecycle._cli._outlet import Outlet
 from trio_lifecycle._cli._paint import Paint
-from trio_lifecycle._cli._sentences import sentence_of
+from trio_lifecycle._cli._sentences import sentence_of, unwritten
 from trio_lifecycle._errors import LifecycleError
 
 STDOUT: Final = 1
@@ -31,6 +31,8 @@ class Session:
         shows_output: Whether the daemon's output is shown as it comes, so that errors need not
             repeat it.
         status_of: Says which exit status an error has.
+        settle: Given the exit status once all is said that can be, gives the one that counts; it
+            may complain.
 
     Attributes:
         out: Standard output.
@@ -46,11 +48,13 @@ class Session:
         watches_stdout: bool = False,
         shows_output: bool = False,
         status_of: Callable[[LifecycleError], int] = status_of_error,
+        settle: Callable[[int], int] | None = None,
     ) -> None:
         self._screen = Outlet(STDERR, self._lose_reader)
         self._watches_stdout = watches_stdout
         self._shows_output = shows_output
         self._status_of = status_of
+        self._settle = settle
         self.out = Outlet(STDOUT, self._lose_reader)
         self.display = Display(self._screen, Paint(STDERR), verbosity)
         self.interrupts = Interrupts(self.display, farewell)
@@ -67,7 +71,7 @@ class Session:
         Returns:
             The exit status.
         """
-        with trio.open_signal_receiver(*heeded()) as arriving:
+        with listening() as arriving:
             async with trio.open_nursery() as services:
                 services.start_soon(self._screen.run)
                 services.start_soon(self.out.run)
@@ -93,11 +97,28 @@ class Session:
         with trio.move_on_after(_LAST_LINES_S):
             await self._drain()
         signum = self.interrupts.signum
-        return status if signum is None else status_of_signal(signum)
+        if signum is not None:
+            status = status_of_signal(signum)
+        if self._settle is not None:
+            status = self._settle(status)
+        with trio.move_on_after(_LAST_LINES_S):
+            await self._screen.drain()
+        return status
 
     async def _drain(self) -> None:
         await self._screen.drain()
         await self.out.drain()
+
+    def insist_on_output(self, status: int) -> int:
+        """Have it count, and said, that standard output did not take all, unless a signal ended us.
+
+        Returns:
+            The exit status.
+        """
+        if self.interrupts.signum is not None or not self.out.shortfall:
+            return status
+        self.display.complain(unwritten(self.out.shortfall))
+        return NOT_WRITTEN
 
     def report(self, error: LifecycleError) -> int:
         """Say what went wrong.

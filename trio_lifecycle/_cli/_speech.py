@@ -1,6 +1,7 @@
 """What a command without a daemon of its own says: written at once, to whoever reads it."""
 
 import os
+import select
 from contextlib import suppress
 from typing import Final
 
@@ -23,4 +24,8 @@ def write(fd: int, text: str) -> None:
     """
     rest = memoryview(text.encode(errors="backslashreplace"))
     while rest:
-        rest = rest[os.write(fd, rest) :]
+        try:
+            rest = rest[os.write(fd, rest) :]
+        except BlockingIOError:
+            # Whoever gave us the stream has made it non-blocking.
+            select.select([], [fd], [])

@@ -13,13 +13,14 @@ from rich.text import Text
 from trio_lifecycle._cli._codes import (
     ALL_WELL,
     NOT_RUNNING,
+    NOT_WRITTEN,
     UNKNOWN,
     status_of_error,
     status_of_signal,
 )
 from trio_lifecycle._cli._complaints import complaints_to
 from trio_lifecycle._cli._display import place_of
-from trio_lifecycle._cli._sentences import sentence_of
+from trio_lifecycle._cli._sentences import sentence_of, unwritten
 from trio_lifecycle._cli._speech import STDOUT, say, write
 from trio_lifecycle._cli._tables import empty_table, in_words, render
 from trio_lifecycle._cli._which import check_names, none_recorded, registry_to_read, unrecorded
@@ -81,8 +82,6 @@ class Status:
         except LifecycleError as error:
             say(sentence_of(error, with_output=False))
             return status_of_error(error)
-        except BrokenPipeError:
-            return status_of_signal(signal.SIGPIPE)
         except KeyboardInterrupt:
             return status_of_signal(signal.SIGINT)
 
@@ -98,16 +97,25 @@ class Status:
         ]
 
     def _show(self, findings: list[Finding]) -> int:
-        if self.json:
-            write(STDOUT, as_json(findings))
-        elif recorded := [finding for finding in findings if finding.record is not None]:
-            write(STDOUT, as_table(recorded, STDOUT))
+        try:
+            write(STDOUT, self._text(findings))
+        except BrokenPipeError:
+            return status_of_signal(signal.SIGPIPE)
+        except OSError as error:
+            say(unwritten(error.strerror or str(error)))
+            return NOT_WRITTEN
         if not findings:
             say(none_recorded(self.registry))
         for finding in findings:
             if finding.problem:
                 say(f"{_KNOWN[finding.state].format(finding.name)}: {finding.problem}")
         return exit_status(findings)
+
+    def _text(self, findings: list[Finding]) -> str:
+        if self.json:
+            return as_json(findings)
+        recorded = [finding for finding in findings if finding.record is not None]
+        return as_table(recorded, STDOUT) if recorded else ""
 
 
 async def _look_at(record: DaemonRecord) -> Finding:

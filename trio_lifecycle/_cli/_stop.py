@@ -52,7 +52,8 @@ class Stop:
 
     def __init__(self, wanted: Wanted) -> None:
         self._wanted = wanted
-        self._session = Session(QUIET if wanted.quiet else 0, self._farewell)
+        verbosity = QUIET if wanted.quiet else 0
+        self._session = Session(verbosity, self._farewell, settle=self._settle)
         self._handles: dict[str, DaemonHandle] = {}
         self._left: list[str] = []
         self._statuses: list[int] = [ALL_WELL]
@@ -66,6 +67,9 @@ class Stop:
         """
         self._session.display.name("trio-lifecycle")
         return await self._session.run(self._stop_all, self._kill)
+
+    def _settle(self, status: int) -> int:
+        return self._session.insist_on_output(status)
 
     async def _stop_all(self) -> int:
         ladder = self._wanted.check()

@@ -1,5 +1,6 @@
 """Tables for people: as wide as their terminal, in full where there is none."""
 
+import io
 import os
 from typing import Final
 
@@ -22,15 +23,16 @@ def render(table: Table, fd: int) -> str:
     is_terminal = os.isatty(fd)
     # https://no-color.org: not empty.
     coloured = is_terminal and not os.environ.get("NO_COLOR")
+    text = io.StringIO()
     console = Console(
+        file=text,
         force_terminal=is_terminal,
         color_system="auto" if coloured else None,
         width=None if is_terminal else _UNBOUNDED_COLUMNS,
         highlight=False,
     )
-    with console.capture() as captured:
-        console.print(table)
-    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
+    console.print(table)
+    return "".join(f"{line.rstrip()}\n" for line in text.getvalue().splitlines())
 
 
 def in_words(seconds: float) -> str:
