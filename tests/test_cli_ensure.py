@@ -5,8 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -144,6 +143,18 @@ def test_the_directory_is_the_one_that_was_meant(tmp_path: Path) -> None:
         following.interrupt()
 
 
+def test_the_program_is_the_one_that_was_meant(tmp_path: Path) -> None:
+    program = tmp_path / "here"
+    program.symlink_to("/bin/sleep")
+    first = call("ensure", "--", "./here", "600", cwd=tmp_path)
+    assert (0, "") == (first.process.returncode, first.err)
+    (tmp_path / "elsewhere").mkdir()
+    other = call("ensure", "--", "./here", "600", cwd=tmp_path / "elsewhere")
+    assert "started with other PROGRAM; it is used as it is" in other.err
+    same = call("ensure", "--", str(program), "600")
+    assert (0, "") == (same.process.returncode, same.err)
+
+
 # --- other options --------------------------------------------------------------------------------
 
 
@@ -245,61 +256,6 @@ def test_a_reader_of_events_that_goes_gives_it_up() -> None:
     assert not is_alive(pid)
 
 
-@pytest.fixture
-def full_pipe() -> Iterator[int]:
-    """The end to write to of a pipe that takes no more, and that nobody reads."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(write_end, b"x" * 65_536)
-    os.set_blocking(write_end, True)
-    yield write_end
-    os.close(read_end)
-    os.close(write_end)
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_after_it_is_up_leaves_it_and_says_so(name: str, full_pipe: int) -> None:
-    with Run("ensure", "-v", "--name", "s", "--", *SLEEP, stdout=full_pipe) as running:
-        pid = int(running.line(r"ready, process (\d+)")[1])
-        running.signal(signal.Signals[name])
-        assert 1 == running.end()
-    assert is_alive(pid)
-    assert "leaving; it runs on\n" in running.err
-    assert f"s runs as process {pid}; stop it with: trio-lifecycle stop s\n" in running.err
-
-
-def test_a_signal_after_it_was_said_where_it_is_changes_nothing() -> None:
-    with Run("ensure", "--", *SLEEP) as running:
-        pid = int(running.line(r"process (\d+), spawned", "stdout")[1])
-        running.signal(signal.SIGINT)
-        assert 0 == running.end()
-    assert is_alive(pid)
-
-
-def test_a_line_that_nobody_reads_any_more_leaves_it_and_says_so(tmp_path: Path) -> None:
-    read_end, write_end = os.pipe()
-    os.close(read_end)
-    place = ("--registry", str(tmp_path / "r"))
-    done = call("ensure", *place, "--", *SLEEP, stdout=write_end)
-    os.close(write_end)
-    (facts,) = call("status", *place, "--json").events()
-    call("stop", *place, "sleep")
-    assert (1, "running") == (done.process.returncode, facts["state"])
-    said = f"nobody reads it any more; sleep runs as process {facts['pid']}; stop it with: "
-    assert f"{said}trio-lifecycle stop --registry {tmp_path}/r sleep\n" in done.err
-
-
-@pytest.mark.parametrize("words", [(), ("--json",)])
-def test_a_line_that_a_full_disk_does_not_take_leaves_it_and_says_so(words: tuple[str]) -> None:
-    with open("/dev/full", "wb") as full:  # noqa: PTH123
-        done = call("ensure", *words, "--", *SLEEP, stdout=full)
-    (facts,) = call("status", "--json").events()
-    assert (1, "running") == (done.process.returncode, facts["state"])
-    assert f"No space left on device; sleep runs as process {facts['pid']}; " in done.err
-
-
 @pytest.mark.fault(58)
 def test_a_kill_of_ours_leaves_a_start_that_the_next_one_finishes(tmp_path: Path) -> None:
     up, go = tmp_path / "up", tmp_path / "go"
@@ -341,6 +297,14 @@ def test_what_can_not_be_told_to_run_exits_4_and_nothing_is_started() -> None:
     assert "machine elsewhere" in done.err
 
 
+def test_last_words_can_not_clear_a_terminal() -> None:
+    script = r"printf '\033[2J\033[31mred\n'; exit 3"
+    with cli.on_terminal("ensure", *HEALTH, "--", "sh", "-c", script) as running:
+        assert 125 == running.end()
+    assert "  | \x1b[31mred\x1b[0m\r\n" in running.text("terminal")
+    assert "\x1b[2J" not in running.text("terminal")
+
+
 def test_a_registry_that_can_not_be_used_exits_125(tmp_path: Path) -> None:
     done = call("ensure", "--registry", str(tmp_path), "--", *SLEEP)
     assert (125, "") == (done.process.returncode, done.out)
@@ -356,34 +320,6 @@ def test_a_registry_of_its_own_knows_nothing_of_the_others(tmp_path: Path) -> No
     assert 0 == call("stop", *place, "sleep").process.returncode
     assert not is_alive(second["pid"])
     assert is_alive(first["pid"])
-
-
-WRONG_USE = {
-    "no program": ((), "PROGRAM is missing; write: trio-lifecycle ensure"),
-    "quiet and verbose": (("-q", "-v", "--", *SLEEP), "--quiet and --verbose: exclude each other"),
-    "a command": (("--then", "x", "--", *SLEEP), "Unknown option: --then."),
-    "a slip": (
-        ("--on-chance", "keep", "--", *SLEEP),
-        "Did you mean --on-change?\nMore with: trio-lifecycle ensure --help",
-    ),
-    "an option of the program": (
-        ("uvicorn", "app:app", "--port", "1"),
-        "goes behind --: trio-lifecycle ensure [OPTIONS] -- PROGRAM",
-    ),
-    "no policy": (("--on-change", "panic", "--", *SLEEP), "--on-change: must be one of 'keep',"),
-    "no number": (("--claim-timeout", "soon", "--", *SLEEP), "--claim-timeout: wants a number"),
-    "no patience": (("--claim-timeout", "0", "--", *SLEEP), "--claim-timeout: must be more than 0"),
-    "no registry": (("--registry", "", "--", *SLEEP), "--registry: wants the path of a file"),
-}
-
-
-@pytest.mark.parametrize("wrong", WRONG_USE)
-def test_wrong_use_exits_2_and_says_what_is_wrong(wrong: str) -> None:
-    words, said = WRONG_USE[wrong]
-    done = call("ensure", *words)
-    assert (2, "") == (done.process.returncode, done.out)
-    assert said in done.err
-    assert "Traceback" not in done.err
 
 
 # --- what is shown --------------------------------------------------------------------------------

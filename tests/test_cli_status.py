@@ -1,6 +1,7 @@
 """``trio-lifecycle status``: what is recorded, what of it runs, and what the shell is told."""
 
 import os
+import pty
 import re
 import signal
 import time
@@ -13,7 +14,7 @@ from tests import cli
 from tests.cli import HEALTH, SERVER, Run, call, ensured, forget, record_elsewhere
 from trio_lifecycle import DaemonRecord
 from trio_lifecycle._cli._codes import DAEMON_EXIT_STATUSES, table
-from trio_lifecycle._cli._status import Finding, as_table, exit_status
+from trio_lifecycle._cli._status import Finding, State, as_table, exit_status
 
 pytestmark = pytest.mark.usefixtures("all_stopped")
 
@@ -175,8 +176,49 @@ def test_what_looks_like_markup_is_shown_as_it_is() -> None:
         assert " 0 s " in as_table([Finding(odd.name, "running", later)], nowhere.fileno())
 
 
+def test_what_a_terminal_would_obey_is_spelled_out() -> None:
+    record_elsewhere("far", url="http://\x1b[2J\u202e/", host="else\x07where")
+    done = call("status")
+    forget("far")
+    assert r"http://\x1b[2J\u202e/" in done.out
+    assert r"machine else\x07where" in done.err
+    assert done.out.replace("\n", "").isprintable()
+
+
+def test_a_long_address_is_never_cut_off() -> None:
+    long = record("web", f"http://127.0.0.1/{'x' * 3000}")
+    assert f"{long.url}\n" in shown(long, 40)
+    with open(os.devnull) as nowhere:  # noqa: PTH123
+        rows = as_table([Finding("web", "running", long)], nowhere.fileno()).splitlines()
+    assert rows[1].endswith(f"4711  2 h  {long.url}")
+
+
+def test_a_narrow_terminal_drops_the_ages_and_then_gets_some_lines_each() -> None:
+    web = record("web", "http://127.0.0.1:18429/")
+    wide = "web     running     4711  2 h  http://127.0.0.1:18429/\n"
+    assert shown(web, 54).endswith(wide)
+    assert shown(web, 53).endswith(wide.replace("  2 h", ""))
+    assert shown(web, 49).endswith(wide.replace("  2 h", ""))
+    some = "web\n  running, process 4711, 2 h\n  http://127.0.0.1:18429/\n"
+    assert [some, some] == [shown(web, 48), shown(web, 20)]
+    assert "web\n  gone, process 4711\n" == shown(record("web", None), 20, "gone")
+
+
+def shown(record: DaemonRecord, columns: int, state: State = "running") -> str:
+    """What a terminal of so many columns gets, without its colours."""
+    ours, theirs = pty.openpty()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            patch.setenv("NO_COLOR", "1")
+            return as_table([Finding(record.name, state, record)], theirs)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
 def test_a_terminal_gets_colours_and_lines_that_fit() -> None:
-    ensured("--name", "x" * 100, "--", "sleep", "600")
+    ensured("--name", "x" * 40, "--", "sleep", "600")
     with cli.on_terminal("status") as running:
         assert 0 == running.end()
     with cli.on_terminal("status", NO_COLOR="1") as plain:

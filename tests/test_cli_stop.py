@@ -187,6 +187,7 @@ def test_a_full_disk_is_told_and_they_are_stopped() -> None:
 WRONG_USE = {
     "no name": ((), "NAME is missing; write: trio-lifecycle stop [OPTIONS] NAME... | --all\n"),
     "all and a name": (("--all", "x"), "NAME and --all: exclude each other"),
+    "an empty name": (("",), "NAME: '' is no name; give one such as queen\n"),
     "no name at all": (("a/b",), "NAME: 'a/b' can't be a file name"),
     "no number": (("x", "--stop-timeout", "soon"), "--stop-timeout: wants a number of seconds"),
     "a slip": (("--al",), "Did you mean --all?\nMore with: trio-lifecycle stop --help"),

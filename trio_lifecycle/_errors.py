@@ -54,12 +54,11 @@ class BinaryNotFoundError(LifecycleError):
         if self.near_misses:
             found = "".join(f"\n  {miss}" for miss in self.near_misses)
             return f"{self.name} can't be started. What was found:{found}"
-        places = (
-            "".join(f"\n  {place}" for place in self.searched) or "\n  nowhere: there is no PATH"
-        )
+        places = "".join(f"\n  {path}" for path in self.searched) or "\n  nowhere: there is no PATH"
         return (
             f"{self.name} was not found. Looked at:{places}\n"
-            "Install it, give its directory in search_path, or its full path as binary_name."
+            f"Install it,{'' if '/' in self.name else ' give its directory in search_path,'} "
+            "or give its full path as binary_name."
         )
 
 

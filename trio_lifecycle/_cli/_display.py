@@ -7,7 +7,7 @@ import trio
 
 from trio_lifecycle._cli._outlet import Outlet
 from trio_lifecycle._cli._paint import ERASE_LINE, Paint
-from trio_lifecycle._cli._sentences import in_shell_words
+from trio_lifecycle._cli._sentences import in_shell_words, printable
 from trio_lifecycle._events import (
     Adopted,
     ClaimAwaited,
@@ -129,7 +129,9 @@ class Display:
 
     def complain(self, text: str) -> None:
         """Say what went wrong, however quiet we shall be."""
-        self._write(f"trio-lifecycle: {text}")
+        # It may end with the last output of a daemon.
+        lines = map(self._paint.passed_on, f"trio-lifecycle: {text}".split("\n"))
+        self._write("\n".join(lines))
 
     def _write(self, line: str, fresh: str = "") -> None:
         erase = ERASE_LINE if self._status else fresh
@@ -163,7 +165,7 @@ class Display:
                 self.end_wait()
                 self.adopted = True
                 if self.announces:
-                    at = f" at {event.url}" if event.url else ""
+                    at = f" at {printable(event.url)}" if event.url else ""
                     who = _owner(event.pid)
                     self.say(f"ran already{at}, {who}: it is used, and left running")
             case Stopping():
@@ -252,7 +254,7 @@ def _sentence(event: Event) -> str:
 
 def place_of(url: str | None, port: int | None) -> str:
     """Say where a daemon can be reached; nothing where that is not known."""
-    return url or ("" if port is None else f"port {port}")
+    return printable(url or "") or ("" if port is None else f"port {port}")
 
 
 def _starter(pid: int | None) -> str:

@@ -96,7 +96,7 @@ class Plan:
         args = [with_markers(arg) for arg in args]
         self._insist_on_callback([*args, *env.values()])
         return LifecycleConfig(
-            program,
+            _program(program),
             args=args,
             env=env,
             working_dir=_directory(self.cwd),
@@ -186,12 +186,23 @@ def _variables(pairs: Iterable[str]) -> Mapping[str, str]:
     return variables
 
 
+def _program(text: str) -> str:
+    # Another shell may mean another file by the same path; a mere name is looked for everywhere.
+    try:
+        return str(Path(text).absolute()) if "/" in text else text
+    except FileNotFoundError:
+        raise ConfigError(
+            "PROGRAM", "is a path from the current directory, which was removed; give it in full"
+        ) from None
+
+
 def _user(name: str | None) -> str | int | None:
     return int(name) if name is not None and name.isdecimal() else name
 
 
 def _directory(cwd: str | None) -> Path | None:
-    if cwd is not None and not Path(cwd).is_dir():
+    # Not the current directory, which is what Path makes of nothing.
+    if cwd is not None and not (cwd and Path(cwd).is_dir()):
         raise ConfigError("--cwd", f"{cwd!r} is no directory")
     # Another shell may mean another directory by the same words.
     return None if cwd is None else Path(cwd).absolute()

@@ -16,12 +16,17 @@ _WORDS: Final = {
     "binary_name": "PROGRAM",
     "FREE_PORT": "{port}",
     "CALLBACK_URL": "{callback_url}",
+    "ready_mode": "way to be ready",
 }
 _FIELDS: Final = {"url": "--health", "env": "--env", "name": "--name"}
 _ANY_WORD: Final = re.compile(r"\{(FREE_PORT|CALLBACK_URL)\}|\b(" + "|".join(_WORDS) + r")\b")
 
-# What Python wants in quotes: ``on_change='restart' or 'keep'``.
-_QUOTED_CHOICE: Final = re.compile(r"\b(on_change)='(\w+)' or '(\w+)'")
+# What Python writes in other words, and what a shell does.
+_PHRASES: Final = (
+    (re.compile(r"\b(on_change)='(\w+)' or '(\w+)'"), r"\1 \2 or \3"),
+    (re.compile(r"\bname='(\w+)'"), r"\1"),
+    (re.compile(r"\bLocalSpawner\(guarantee='(\w+)'\)"), r"--guarantee \1"),
+)
 
 # What errors put before the end of a daemon's output.
 _HEADING: Final = "\nIts last output:\n"
@@ -39,9 +44,9 @@ def sentence_of(error: LifecycleError, *, with_output: bool) -> str:
         where = f"{_FIELDS.get(field, field)}[{rest}" if rest else _FIELDS.get(field, field)
         # A problem that begins with a verb makes a sentence with its field.
         colon = "" if error.problem.startswith("is missing") else ":"
-        return in_shell_words(f"{where}{colon} {error.problem}")
+        return _shown(in_shell_words(f"{where}{colon} {error.problem}"))
     sentence, heading, output = str(error).partition(_HEADING)
-    return in_shell_words(sentence) + (heading + output if with_output else "")
+    return _shown(in_shell_words(sentence)) + (heading + output if with_output else "")
 
 
 def unwritten(why: str) -> str:
@@ -49,7 +54,19 @@ def unwritten(why: str) -> str:
     return f"standard output can't be written to: {why}"
 
 
+def printable(text: str) -> str:
+    """Spell out what a terminal would obey: a record is data that others may have written."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def _shown(sentence: str) -> str:
+    return "\n".join(map(printable, sentence.split("\n")))
+
+
 def in_shell_words(text: str) -> str:
     """Name options where the library names fields."""
-    text = _QUOTED_CHOICE.sub(r"\1 \2 or \3", text)
+    for phrase, words in _PHRASES:
+        text = phrase.sub(words, text)
     return _ANY_WORD.sub(lambda found: _WORDS[found[1] or found[2]], text)

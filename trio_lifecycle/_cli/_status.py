@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import trio
 from attrs import frozen
+from rich.table import Table
 from rich.text import Text
 
 from trio_lifecycle._cli._codes import (
@@ -20,9 +21,9 @@ from trio_lifecycle._cli._codes import (
 )
 from trio_lifecycle._cli._complaints import complaints_to
 from trio_lifecycle._cli._display import place_of
-from trio_lifecycle._cli._sentences import sentence_of, unwritten
+from trio_lifecycle._cli._sentences import printable, sentence_of, unwritten
 from trio_lifecycle._cli._speech import STDOUT, say, write
-from trio_lifecycle._cli._tables import empty_table, in_words, render
+from trio_lifecycle._cli._tables import empty_table, fits, in_words, render
 from trio_lifecycle._cli._which import check_names, none_recorded, registry_to_read, unrecorded
 from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError
 from trio_lifecycle._status import signal_name
@@ -108,7 +109,7 @@ class Status:
             say(none_recorded(self.registry))
         for finding in findings:
             if finding.problem:
-                say(f"{_KNOWN[finding.state].format(finding.name)}: {finding.problem}")
+                say(f"{_KNOWN[finding.state].format(finding.name)}: {printable(finding.problem)}")
         return exit_status(findings)
 
     def _text(self, findings: list[Finding]) -> str:
@@ -163,26 +164,58 @@ def _ladder(record: DaemonRecord) -> list[tuple[str, float]]:
 
 
 def as_table(findings: list[Finding], fd: int) -> str:
-    """Write one row each."""
+    """Write a row each; where these do not fit, without the ages, or else some lines each.
+
+    Nothing is cut off: half a name or half an address is of no use.
+    """
+    for with_age in (True, False):
+        table = _table(findings, with_age=with_age)
+        if fits(table, fd):
+            return render(table, fd)
+    return "".join(render(_lines(finding), fd, folds=False) for finding in findings)
+
+
+def _table(findings: list[Finding], *, with_age: bool) -> Table:
     table = empty_table()
-    # The first and the last give way: each cell is one line, cut off where there is no room.
     table.add_column("daemon")
-    table.add_column("state", no_wrap=True)
-    table.add_column("process", justify="right", no_wrap=True)
-    table.add_column("age", justify="right", no_wrap=True)
+    table.add_column("state")
+    table.add_column("process", justify="right")
+    if with_age:
+        table.add_column("age", justify="right")
     table.add_column("where")
     for finding in findings:
-        record = finding.record
-        assert record is not None
         # No plain text: what looks like Rich's markup is the daemon's own.
-        table.add_row(
-            Text(finding.name, no_wrap=True, overflow="ellipsis"),
-            Text(finding.state, _STYLES[finding.state]),
-            str(record.pid),
-            "" if finding.state == "gone" else in_words(_age_s(record)),
-            Text(place_of(record.url, record.port), "cyan", no_wrap=True, overflow="ellipsis"),
-        )
-    return render(table, fd)
+        name, state, where = Text(finding.name), _state(finding), _where(finding)
+        age = (_age(finding),) if with_age else ()
+        table.add_row(name, state, _pid(finding), *age, where)
+    return table
+
+
+def _lines(finding: Finding) -> Text:
+    age = _age(finding)
+    facts = f", process {_pid(finding)}" + (f", {age}" if age else "")
+    where = _where(finding)
+    place = Text.assemble("\n  ", where) if where else ""
+    return Text.assemble(finding.name, "\n  ", _state(finding), facts, place)
+
+
+def _state(finding: Finding) -> Text:
+    return Text(finding.state, _STYLES[finding.state])
+
+
+def _pid(finding: Finding) -> str:
+    assert finding.record is not None
+    return str(finding.record.pid)
+
+
+def _age(finding: Finding) -> str:
+    assert finding.record is not None
+    return "" if finding.state == "gone" else in_words(_age_s(finding.record))
+
+
+def _where(finding: Finding) -> Text:
+    assert finding.record is not None
+    return Text(place_of(finding.record.url, finding.record.port), "cyan")
 
 
 def _age_s(record: DaemonRecord) -> float:
