@@ -283,6 +283,24 @@ def test_each_env_takes_one_value() -> None:
     assert "printenv | 1\nprintenv | 2\n" in finish(*words).err
 
 
+def test_an_early_ctrl_c_exits_130_without_a_word() -> None:
+    # As in the import system, whose callbacks lose exceptions, or show them and go on.
+    code = (
+        "import importlib.util as util, os, signal, sys\n"
+        "class Callback:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "find = util.find_spec\n"
+        "util.find_spec = lambda *words: Callback() and find(*words)\n"
+        "from trio_lifecycle.__main__ import main\n"
+        "sys.argv[1:] = ['status']\n"
+        "sys.exit(main())"
+    )
+    with Run(command=(sys.executable, "-c", code)) as done:
+        assert 130 == done.end()
+    assert ("", "") == (done.out, done.err)
+
+
 def test_without_the_extra_it_is_said_how_to_get_it() -> None:
     code = (
         "import sys, importlib.util as util\n"

@@ -1,6 +1,7 @@
 """The way in from a shell: ``trio-lifecycle``, also as ``python -m trio_lifecycle``."""
 
 import importlib.util
+import os
 import signal
 import sys
 
@@ -19,17 +20,21 @@ def main() -> int:
     Returns:
         The exit status.
     """
-    try:
-        if any(importlib.util.find_spec(name) is None for name in _NEEDED):
-            print(_ADVICE, file=sys.stderr)
-            return _WRONG_USE
-        # Here, because importing the package must not load what only a shell needs.
-        from trio_lifecycle._cli._app import run_app
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # An exception would show a traceback, or be lost in a callback of the import system. What
+        # starts something listens by itself.
+        signal.signal(signal.SIGINT, _leave)
+    if any(importlib.util.find_spec(name) is None for name in _NEEDED):
+        print(_ADVICE, file=sys.stderr)
+        return _WRONG_USE
+    # Here, because importing the package must not load what only a shell needs.
+    from trio_lifecycle._cli._app import run_app
 
-        return run_app(sys.argv[1:])
-    except KeyboardInterrupt:
-        # A Ctrl-C while this is being imported: nothing was started yet.
-        return 128 + signal.SIGINT
+    return run_app(sys.argv[1:])
+
+
+def _leave(_signum: int, _frame: object) -> None:
+    os._exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

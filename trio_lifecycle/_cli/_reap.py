@@ -39,6 +39,9 @@ class Reap:
         Returns:
             The exit status.
         """
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            # Until now it ended us without a word.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return self._reap(self._grace_s())
         except ConfigError as error:

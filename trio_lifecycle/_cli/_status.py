@@ -83,8 +83,6 @@ class Status:
         except LifecycleError as error:
             say(sentence_of(error, with_output=False))
             return status_of_error(error)
-        except KeyboardInterrupt:
-            return status_of_signal(signal.SIGINT)
 
     async def _look(self) -> list[Finding]:
         wanted = check_names(self.names)
