@@ -261,6 +261,14 @@ def test_help_and_version_are_given() -> None:
         assert said in done.out
 
 
+@pytest.mark.parametrize("words", [("--version",), ("--help",), ("run", "--help")])
+def test_help_that_can_not_be_written_is_told(words: tuple[str, ...]) -> None:
+    with open("/dev/full", "wb") as full:  # noqa: PTH123
+        done = call(*words, stdout=full)
+    said = "trio-lifecycle: standard output can't be written to: No space left on device\n"
+    assert (125, said) == (done.process.returncode, done.err)
+
+
 def test_help_says_what_an_option_takes() -> None:
     with Run("run", "--help", env={**os.environ, "COLUMNS": "200"}) as help_:
         help_.end()

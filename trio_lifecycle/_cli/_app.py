@@ -1,16 +1,18 @@
 """The app: what a shell can say to it, and what it answers to what it does not understand."""
 
+import io
 import os
-import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Final
 
 from cyclopts import App, CycloptsError, Parameter, UnknownOptionError
+from rich.console import Console
 
 from trio_lifecycle._cli import _commands
 from trio_lifecycle._cli._codes import WRONG_USE
 from trio_lifecycle._cli._plan import ENSURE_USAGE, USAGE
+from trio_lifecycle._cli._speech import STDOUT, answer, say
 from trio_lifecycle._cli._stop import USAGE as STOP_USAGE
 from trio_lifecycle._version import __version__
 
@@ -45,19 +47,22 @@ def run_app(words: Sequence[str]) -> int:
         The exit status.
     """
     open_missing_streams()
+    # What --help and --version say; written by us, so that what can't be written is told.
+    said = io.StringIO()
     try:
         status = app(
-            list(words), exit_on_error=False, print_error=False, result_action="return_value"
+            list(words),
+            console=Console(file=said, force_terminal=os.isatty(STDOUT)),
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
         )
     except CycloptsError as error:
         command = _command_of(words)
         text = _sentence_of(error, words, command)
-        print(
-            f"trio-lifecycle: {text}\nMore with: {' '.join(['trio-lifecycle', *command])} --help",
-            file=sys.stderr,
-        )
+        say(f"{text}\nMore with: {' '.join(['trio-lifecycle', *command])} --help")
         return WRONG_USE
-    return status if isinstance(status, int) else 0
+    return status if isinstance(status, int) else answer(said.getvalue())
 
 
 def _command_of(words: Sequence[str]) -> list[str]:

@@ -2,8 +2,12 @@
 
 import os
 import select
+import signal
 from contextlib import suppress
 from typing import Final
+
+from trio_lifecycle._cli._codes import ALL_WELL, NOT_WRITTEN, status_of_signal
+from trio_lifecycle._cli._sentences import unwritten
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -14,6 +18,22 @@ def say(text: str, fresh: str = "") -> None:
     """Say something to people; who does not read it shall have the rest done all the same."""
     with suppress(OSError):
         write(STDERR, f"{fresh}trio-lifecycle: {text}\n")
+
+
+def answer(text: str) -> int:
+    """Write what was asked for; where that can't be written, say so.
+
+    Returns:
+        The exit status.
+    """
+    try:
+        write(STDOUT, text)
+    except BrokenPipeError:
+        return status_of_signal(signal.SIGPIPE)
+    except OSError as error:
+        say(unwritten(error.strerror or str(error)))
+        return NOT_WRITTEN
+    return ALL_WELL
 
 
 def write(fd: int, text: str) -> None:

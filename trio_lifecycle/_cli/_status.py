@@ -1,7 +1,6 @@
 """``trio-lifecycle status``: which daemons are recorded, and which of them run."""
 
 import json
-import signal
 import time
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -14,15 +13,13 @@ from rich.text import Text
 from trio_lifecycle._cli._codes import (
     ALL_WELL,
     NOT_RUNNING,
-    NOT_WRITTEN,
     UNKNOWN,
     status_of_error,
-    status_of_signal,
 )
 from trio_lifecycle._cli._complaints import complaints_to
 from trio_lifecycle._cli._display import place_of
-from trio_lifecycle._cli._sentences import printable, sentence_of, unwritten
-from trio_lifecycle._cli._speech import STDOUT, say, write
+from trio_lifecycle._cli._sentences import printable, sentence_of
+from trio_lifecycle._cli._speech import STDOUT, answer, say
 from trio_lifecycle._cli._tables import empty_table, fits, in_words, render
 from trio_lifecycle._cli._which import check_names, none_recorded, registry_to_read, unrecorded
 from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError
@@ -96,13 +93,8 @@ class Status:
         ]
 
     def _show(self, findings: list[Finding]) -> int:
-        try:
-            write(STDOUT, self._text(findings))
-        except BrokenPipeError:
-            return status_of_signal(signal.SIGPIPE)
-        except OSError as error:
-            say(unwritten(error.strerror or str(error)))
-            return NOT_WRITTEN
+        if status := answer(self._text(findings)):
+            return status
         if not findings:
             say(none_recorded(self.registry))
         for finding in findings:
