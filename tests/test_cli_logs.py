@@ -190,6 +190,23 @@ def test_it_follows_a_log_that_was_emptied(tmp_path: Path, to: Callable[[str], o
 
 
 @stops_all
+def test_it_stays_with_the_log_and_the_daemon_that_it_began_with() -> None:
+    def ensure(word: str) -> None:
+        script = f"echo {word}; exec sleep 600"
+        ensured("--name", "d", "--on-change", "restart", "--", "sh", "-c", script)
+
+    ensure("first")
+    with Run("logs", "-f", "d") as following:
+        following.line("^first$", "stdout")
+        ensure("second")
+        assert 0 == following.end()
+    assert ("first\n", "d: has ended\n") == (following.out, following.err)
+    with Run("logs", "-f", "d") as following:
+        following.line("^second$", "stdout")
+        following.interrupt()
+
+
+@stops_all
 def test_ctrl_c_leaves_without_a_word_and_the_daemon_runs_on() -> None:
     pid = ensured("--name", "d", "--", "sh", "-c", "echo up; exec sleep 600")["pid"]
     with Run("logs", "-f", "d") as following:

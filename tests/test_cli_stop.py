@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+from collections.abc import Iterator
 
 import pytest
 
@@ -10,6 +11,7 @@ from tests import cli
 from tests.cli import DEAF, Run, call, ensured, forget, is_alive, record_elsewhere
 from trio_lifecycle import StopError
 from trio_lifecycle._cli import _stop
+from trio_lifecycle._cli._codes import SIGNALS
 from trio_lifecycle._cli._stop import Stop, Wanted
 
 pytestmark = pytest.mark.usefixtures("all_stopped")
@@ -146,10 +148,11 @@ def test_one_that_is_being_stopped_is_shown_as_such_and_counts_as_running() -> N
     assert re.search(r"^deaf +stopping ", done.out, re.MULTILINE)
 
 
-def test_what_can_not_be_told_exits_4_and_the_others_are_stopped() -> None:
+@pytest.mark.parametrize("words", [("--all",), ("far", "sleep")])
+def test_what_can_not_be_told_exits_4_and_the_others_are_stopped(words: tuple[str, ...]) -> None:
     pid = ensured(*SLEEP)["pid"]
     record_elsewhere("far")
-    done = call("stop", "--json", "--all")
+    done = call("stop", "--json", *words)
     forget("far")
     assert 4 == done.process.returncode
     told = {facts["name"]: facts for facts in done.events()}
@@ -159,6 +162,16 @@ def test_what_can_not_be_told_exits_4_and_the_others_are_stopped() -> None:
     assert not is_alive(pid)
 
 
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Heed signals as before: from the end of a command on they are ignored."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.usefixtures("handlers")
 def test_what_outlives_sigkill_exits_125_and_is_named(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -169,8 +182,6 @@ def test_what_outlives_sigkill_exits_125_and_is_named(
 
     ensured(*SLEEP)
     monkeypatch.setattr(_stop, "attach", fail)
-    # Ctrl-C is ignored from the end of a command on; here it is still wanted.
-    monkeypatch.setattr(signal, "SIG_IGN", signal.getsignal(signal.SIGINT))
     assert 125 == trio.run(Stop(Wanted(names=("sleep",))))
     assert "process 4711 of sleep outlived SIGKILL (it waits in the" in capfd.readouterr().err
 
@@ -222,6 +233,19 @@ def test_wait_for_one_that_is_gone_or_never_was_is_over_at_once() -> None:
     nobody = call("wait", "slep")
     assert 0 == nobody.process.returncode
     assert "slep: is not running: nothing of that name is recorded" in nobody.err
+
+
+def test_wait_for_one_that_is_being_stopped_ends_with_it() -> None:
+    pid = start_deaf("--stop-timeout", "600")
+    with Run("stop", "deaf") as stopping:
+        wait_until_asked(stopping)
+        with Run("wait", "deaf") as waiting:
+            wait_until_it_waits(waiting.pid)
+            assert is_alive(pid)
+            os.kill(pid, signal.SIGKILL)
+            assert 0 == waiting.end()
+        assert 0 == stopping.end()
+    assert re.match("deaf: (has ended|is not running)", waiting.err)
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
