@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from tests import cli
 from tests.cli import COMMAND, call
+
+# What is wrong must start nothing; should it do so, that is ended.
+pytestmark = pytest.mark.usefixtures("all_stopped")
+
+all_stopped = cli.all_stopped
 
 SLEEP = ("sleep", "600")
 
