@@ -74,8 +74,10 @@ class Interrupts:
                 self._answer(number)
                 self.end(number)
             elif number == signal.SIGINT:
-                if self._farewell(""):
-                    self._display.answer(f"{self._next_key()}: killing at once")
+                key = self._next_key()
+                # Where none was named there is nothing to kill.
+                if key in self._farewell(key):
+                    self._display.answer(f"{key}: killing at once")
                 await kill()
 
     def _answer(self, number: int) -> None:
