@@ -108,18 +108,27 @@ async def test_a_detached_daemon_that_died_costs_no_descriptor(tmp_path: Path) -
 WITHOUT_A_DIRECTORY = """
 os.chdir(sys.argv[1])
 os.rmdir(sys.argv[1])
-config = LifecycleConfig(
-    "/bin/sleep", args=["1000"], ready_mode=Manual(), detach=True, output=Output(to="daemon.log")
-)
-try:
-    trio.run(DaemonLifecycle(config).ensure_running)
-except ConfigError as error:
-    print(error)
+for binary, changes in (
+    ("/bin/sleep", {"output": Output(to="daemon.log")}),
+    ("./sleep", {}),
+    ("sleep", {"search_path": ["bin"]}),
+):
+    config = LifecycleConfig(
+        binary, args=["1000"], ready_mode=Manual(), detach=True, name="daemon", **changes
+    )
+    try:
+        trio.run(DaemonLifecycle(config).ensure_running)
+    except ConfigError as error:
+        print(error)
 """
 
 
-def test_a_relative_log_is_refused_where_the_current_directory_is_gone(tmp_path: Path) -> None:
+def test_a_relative_path_is_refused_where_the_current_directory_is_gone(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
-    (said,) = run_app(WITHOUT_A_DIRECTORY, str(gone))
-    assert "output.to: daemon.log is relative, and the current directory is gone" == said
+    why = "is relative, and the current directory is gone; give an absolute path"
+    assert [
+        f"output.to: daemon.log {why}",
+        f"binary_name: ./sleep {why}",
+        f"search_path: bin {why}",
+    ] == run_app(WITHOUT_A_DIRECTORY, str(gone))

@@ -36,7 +36,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "process": ("_process_contract", "_registry_contract"),
     "contracts": ("abc",),
     "values": ("_config",),
-    "instruments": ("_sock_diag", "_stat", "_executable", "_procfs"),
+    "instruments": ("_sock_diag", "_stat", "_executable", "_procfs", "_paths"),
     "tools": (
         "_binary",
         "_ports",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from trio_lifecycle._errors import BinaryNotFoundError, ConfigError
 from trio_lifecycle._executable import find_problem
+from trio_lifecycle._paths import absolute
 
 
 def find_binary(
@@ -37,7 +38,8 @@ def find_binary(
     Raises:
         BinaryNotFoundError: There is none; says where it was looked for, and what was found there
             that can't be started, with the reason.
-        ConfigError: ``name`` is empty or holds a NUL, or ``search_path`` is no list of directories.
+        ConfigError: ``name`` is empty or holds a NUL, ``search_path`` is no list of directories, or
+            one of them is relative and the current directory is gone.
     """
     places = _places(_checked_name(name), _checked_directories(search_path), path)
     searched, near_misses = [], []
@@ -88,7 +90,7 @@ class _Place(NamedTuple):
 def _places(name: str, search_path: list[Path], path: str | None) -> Iterator[_Place]:
     """Give where a program could be, one after the other, each file once."""
     if "/" in name:
-        yield _Place(Path(name).absolute(), asked_for=True)
+        yield _Place(absolute("binary_name", name), asked_for=True)
         return
     seen = dict.fromkeys([*search_path, *_beside_interpreter()])
     for directory in seen:
@@ -129,5 +131,5 @@ def _checked_directory(directory: object) -> Path:
     if isinstance(directory, (str, os.PathLike)):
         path = os.fspath(directory)
         if isinstance(path, str) and path and "\0" not in path:
-            return Path(path).absolute()
+            return absolute("search_path", path)
     raise ConfigError("search_path", f"{directory!r} is no directory's path")

@@ -12,6 +12,7 @@ from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import ConfigError, SpawnError
 from trio_lifecycle._logs import rotate
 from trio_lifecycle._markers import FREE_PORT, Marker, fill
+from trio_lifecycle._paths import absolute
 from trio_lifecycle._requests import CALLBACK_VARIABLE, INSTANCE_VARIABLE
 from trio_lifecycle._state_dir import log_path, make_private
 from trio_lifecycle.abc import ArmedReady, Spawner, SpawnRequest
@@ -56,7 +57,7 @@ def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
             "file: give a path, or nothing for a file in the state directory",
         )
     if output.to is not None:
-        return evolve(output, to=_absolute(output.to))
+        return evolve(output, to=absolute("output.to", output.to))
     path = log_path(os.environ, config.name, directory)
     try:
         make_private(path.parent)
@@ -66,15 +67,6 @@ def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
             config.name, f"its log file can't be made: {error}", error.errno
         ) from error
     return evolve(output, to=path)
-
-
-def _absolute(path: Path) -> Path:
-    """Make a path one that leads there from any other directory, too."""
-    try:
-        return path.absolute()
-    except FileNotFoundError:
-        problem = f"{path} is relative, and the current directory is gone"
-        raise ConfigError("output.to", problem) from None
 
 
 def make_request(
