@@ -391,7 +391,8 @@ for number in range(50):
     put(f"parent-{number}")
 assert 0 == os.waitpid(child, 0)[1]
 print(len(trio.run(again.daemons)))
-del registry, again
+registry.close()
+again.close()
 assert [] == open_files(sys.argv[1])
 """
     assert ["101"] == run_app(code, str(path), env=FORKING)

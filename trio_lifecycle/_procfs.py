@@ -66,6 +66,17 @@ def boot_id() -> str:
     return read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
+def exclusive_lockers(file: os.stat_result) -> list[int]:
+    """List the processes that keep a file, or part of it, locked for themselves: proc_locks(5)."""
+    place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    with suppress(*ABSENT):
+        rows = [line.split() for line in read("/proc/locks").decode().splitlines()]
+        # A waiter has "->" in the second column; the pid of one in another namespace is 0 or -1.
+        found = [int(row[4]) for row in rows if row[3] == "WRITE" and row[5] == place]
+        return [pid for pid in dict.fromkeys(found) if pid > 0]
+    return []
+
+
 def all_pids() -> list[int]:
     """List all processes; nothing when there is no /proc."""
     with suppress(*ABSENT), os.scandir("/proc") as entries:

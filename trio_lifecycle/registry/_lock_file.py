@@ -14,10 +14,15 @@ class LockFile:
     Two of them exclude each other within a program, too: the lock belongs to the open file
     description. A fork of the program has no part in it: its copy of the descriptor is closed at
     once, without which the lock would outlive the holder's death.
+
+    Args:
+        path: The file; made if need be.
+        shared: Whether others may lock it at the same time, if they share it, too.
     """
 
-    def __init__(self, path: bytes) -> None:
+    def __init__(self, path: bytes, *, shared: bool = False) -> None:
         self._path = path
+        self._kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         self._descriptor: int | None = None
 
     def try_lock(self) -> bool:
@@ -43,7 +48,7 @@ class LockFile:
         if self._descriptor is None:
             return True
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, self._kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

@@ -12,6 +12,7 @@ from trio_lifecycle.registry import _schema
 from trio_lifecycle.registry._complaints import (
     OccupiedError,
     RefusalError,
+    is_busy,
     is_damage,
     primary_code,
 )
@@ -54,8 +55,9 @@ def mark_of(connection: sqlite3.Connection) -> Mark:
 class Session:
     """One connection, and which files it was opened on.
 
-    Opening, and setting a damaged file aside, is for one program at a time. What is done in a
-    session needs no such turn; SQLite sees to that.
+    Making a file, and setting a damaged one aside, is for one program at a time, while no other
+    opens it. Those that find it as it should be open it beside each other, and beside whoever
+    writes in it. What is done in a session needs no such turn; SQLite sees to that.
 
     Args:
         path: The database; made if need be.
@@ -72,9 +74,7 @@ class Session:
         # Before the first file is made: nothing is written where something is wrong.
         for suffix in ("", *COMPANIONS):
             find_private(path + suffix)
-        with _Gate(path) as lock:
-            self.connection = _open(path, is_ours=_has_note(path))
-            lock.write(_NOTE)
+        self.connection = _open_current(path) or _make_current(path)
         self._places = _places(path)
         self.pid = os.getpid()
 
@@ -119,10 +119,10 @@ class Session:
 
 
 class _Gate:
-    """The right to open, to make, and to set aside the database of a path."""
+    """The right to make and to set aside the database of a path; shared, to open it."""
 
-    def __init__(self, path: str) -> None:
-        self._lock = LockFile(os.fsencode(path + _LOCK))
+    def __init__(self, path: str, *, shared: bool = False) -> None:
+        self._lock = LockFile(os.fsencode(path + _LOCK), shared=shared)
 
     def __enter__(self) -> LockFile:
         if not self._lock.try_lock():
@@ -137,6 +137,48 @@ class _Gate:
 def _has_note(path: str) -> bool:
     found = find_private(path + _LOCK)
     return found is not None and found.st_size > 0
+
+
+def _open_current(path: str) -> sqlite3.Connection | None:
+    """Open a database to which nothing must be done first, None for any other.
+
+    It takes no lock that a writer has: one that was stopped in the middle keeps no reader away.
+    """
+    with _Gate(path, shared=True):
+        if not _has_note(path) or not _is_current(path):
+            return None
+        connection = _connect(path)
+        try:
+            # The first look makes what stands beside the file, so that its place is known.
+            _schema.check_version(_schema.version_of(connection), _schema.STEPS)
+            _set_pace(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def _is_current(path: str) -> bool:
+    found = find_private(path)
+    if found is None or not found.st_size:
+        return False
+    with closing(_connect_to_read(path)) as connection:
+        try:
+            version = _schema.check_kind(connection, _schema.STEPS)
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+        except (RefusalError, sqlite3.Error, UnicodeDecodeError) as error:
+            if is_busy(error):
+                raise
+            # Whoever has it for himself says what is wrong, and mends it.
+            return False
+    return version == max(_schema.STEPS) and mode == b"wal"
+
+
+def _make_current(path: str) -> sqlite3.Connection:
+    with _Gate(path) as lock:
+        connection = _open(path, is_ours=_has_note(path))
+        lock.write(_NOTE)
+        return connection
 
 
 def _open(path: str, *, is_ours: bool) -> sqlite3.Connection:
@@ -159,7 +201,7 @@ def _open(path: str, *, is_ours: bool) -> sqlite3.Connection:
 def _look_first(path: str, *, is_ours: bool) -> None:
     """Refuse a database that is not ours, or of a later version, without leaving a trace in it."""
     # A connection that may write would carry the file's log into it when it is closed.
-    with closing(_connect(f"{Path(path).as_uri()}?mode=ro", uri=True)) as connection:
+    with closing(_connect_to_read(path)) as connection:
         try:
             _schema.check_kind(connection, _schema.STEPS)
         except (sqlite3.Error, UnicodeDecodeError) as error:
@@ -181,6 +223,10 @@ def _bears_our_number(connection: sqlite3.Connection) -> bool:
         return False
 
 
+def _connect_to_read(path: str) -> sqlite3.Connection:
+    return _connect(f"{Path(path).as_uri()}?mode=ro", uri=True)
+
+
 def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
     # No timeout: a wait in a thread can't be cancelled. One thread after the other uses it.
     connection = sqlite3.connect(
@@ -198,11 +244,15 @@ def _set_up(connection: sqlite3.Connection) -> None:
             "its file system lacks the shared memory that SQLite's write-ahead log needs; "
             "keep it on a disk of this machine"
         )
-    # What a program has written outlives it; only a loss of power may take the last of it.
-    connection.execute("PRAGMA synchronous = NORMAL")
+    _set_pace(connection)
     connection.execute("BEGIN IMMEDIATE")
     _schema.bring_up_to_date(connection, _schema.STEPS)
     connection.execute("COMMIT")
+
+
+def _set_pace(connection: sqlite3.Connection) -> None:
+    # What a program has written outlives it; only a loss of power may take the last of it.
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _places(path: str) -> Places:

@@ -20,6 +20,7 @@ from trio_lifecycle.registry._changes import Changes, Look, look
 from trio_lifecycle.registry._claim_files import ClaimFile
 from trio_lifecycle.registry._complaints import OccupiedError, complaining
 from trio_lifecycle.registry._database_file import DatabaseFile
+from trio_lifecycle.registry._patience import FIRST_PAUSE_S, Patience
 from trio_lifecycle.registry._pauses import pauses
 from trio_lifecycle.registry._same_name import check_same_name
 from trio_lifecycle.registry._session import Mark, mark_of
@@ -28,10 +29,6 @@ from trio_lifecycle.registry._turns import Turns
 ResultT = TypeVar("ResultT")
 
 _log: Final = logging.getLogger("trio_lifecycle")
-
-# Another program's transaction takes under a millisecond.
-FIRST_PAUSE_S: Final = 0.001
-LONGEST_PAUSE_S: Final = 0.02
 
 # A start takes from some milliseconds to minutes, and somebody waits for it: a look every 50 ms
 # costs him nothing that he would notice, and this machine a few microseconds.
@@ -44,7 +41,8 @@ class SQLiteRegistry(Registry):
     """Remembers in a file, for all programs of one user on one machine.
 
     The file is read and written in a thread; a wait for another program is a wait in Trio, and
-    can be cancelled at once. Nothing is touched before the first use. Claims are lock files in a
+    can be cancelled at once; it ends with an error where nobody has got on for ten seconds, as when
+    the one at work was stopped. Nothing is touched before the first use. Claims are lock files in a
     directory beside it, which the system frees when their holder is gone, however it ended; they
     are never removed.
 
@@ -153,12 +151,12 @@ class SQLiteRegistry(Registry):
         self, work: Callable[[sqlite3.Connection], ResultT], *, writes: bool = False
     ) -> ResultT:
         """Work in the database, once others let us."""
-        attempts = pauses(FIRST_PAUSE_S, LONGEST_PAUSE_S)
+        patience = Patience(self._path)
         while True:
             try:
                 return await self._in_thread(partial(self._work, work, writes=writes))
             except OccupiedError:
-                await trio.sleep(next(attempts))
+                await patience.pause()
 
     def _work(self, work: Callable[[sqlite3.Connection], ResultT], *, writes: bool) -> ResultT:
         while True:
