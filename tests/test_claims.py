@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -295,6 +296,53 @@ async def test_a_waiter_notices_that_its_file_was_removed_by_hand(path: Path, wh
                     lock_of(path).parent.rmdir()
             await got.wait()
     assert lock_of(path).exists()
+
+
+def lose_descriptors(file: Path) -> None:
+    """Do what a program does that closes all descriptors, and leave their numbers taken."""
+    nothing = os.open("/", os.O_PATH)
+    for number in [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]:
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(number), file.stat()):
+                os.dup2(nothing, number, inheritable=False)
+    os.close(nothing)
+
+
+async def test_a_waiter_whose_file_was_closed_is_told_by_an_error_of_the_registry(
+    path: Path,
+) -> None:
+    waiting = trio.Event()
+
+    async def wait() -> None:
+        waiting.set()
+        with pytest.raises(RegistryError, match="Bad file descriptor"), trio.fail_after(PATIENCE_S):
+            async with SQLiteRegistry(path).claim("queen"):
+                pytest.fail("it has no lock")
+
+    with app(HOLD, str(path)) as holder:
+        assert "held" == holder.say()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await waiting.wait()
+            with trio.fail_after(PATIENCE_S):
+                while str(lock_of(path)) not in open_files(lock_of(path)):
+                    await trio.lowlevel.checkpoint()
+            lose_descriptors(lock_of(path))
+
+
+@pytest.mark.parametrize("raised", [None, KeyError])
+async def test_a_block_is_left_as_ever_though_its_claim_can_not_be_given_back(
+    path: Path, raised: type[Exception] | None
+) -> None:
+    left = None
+    try:
+        async with SQLiteRegistry(path).claim("queen"):
+            lose_descriptors(lock_of(path))
+            if raised is not None:
+                raise raised
+    except Exception as error:
+        left = type(error)
+    assert raised == left
 
 
 def test_a_lock_is_taken_by_whoever_asks_first_and_twice_by_nobody_else(tmp_path: Path) -> None:

@@ -147,6 +147,19 @@ async def test_a_link_that_takes_the_place_of_the_open_file_is_refused(path: Pat
     assert "untouched" == (path.parents[1] / "elsewhere").read_text()
 
 
+@pytest.mark.parametrize("prepare", [link, link_to_nothing, file_for_everybody, os.mkfifo])
+async def test_a_file_that_takes_the_place_of_the_open_one_confirms_nothing(
+    path: Path, prepare: Callable[[Path], None]
+) -> None:
+    registry = SQLiteRegistry(path)
+    await registry.put(record())
+    await registry.get("queen")
+    assert registry.confirms(record())
+    path.unlink()
+    prepare(path)
+    assert not registry.confirms(record())
+
+
 # --- no room, no rights ---
 
 FULL = """

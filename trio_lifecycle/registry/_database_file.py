@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 from weakref import WeakSet
 
-from trio_lifecycle._errors import LifecycleError
 from trio_lifecycle.registry._complaints import (
     OccupiedError,
     RefusalError,
@@ -69,7 +68,7 @@ class DatabaseFile:
             if session is None or session.pid != os.getpid() or not session.in_place():
                 return None
             return mark_of(session.connection)
-        except (sqlite3.Error, OSError, LifecycleError):
+        except (sqlite3.Error, OSError, RefusalError):
             # Whoever asks in earnest hears of it.
             return None
         finally:

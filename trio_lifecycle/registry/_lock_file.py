@@ -66,10 +66,11 @@ class LockFile:
         descriptor, self._descriptor = self._descriptor, None
         _open.discard(self)
         if descriptor is not None:
-            try:
-                # Closing alone would leave it to a copy of the descriptor in some other process.
+            # Closing alone would leave it to a copy of the descriptor in some other process. If
+            # either fails, the descriptor is no more all the same (close(2)), and its lock neither.
+            with suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
-            finally:
+            with suppress(OSError):
                 os.close(descriptor)
 
     def forget(self) -> None:

@@ -95,7 +95,7 @@ class SQLiteRegistry(Registry):
         async with self._turns.turn(name):
             try:
                 for pause in pauses(FIRST_PAUSE_S, LONGEST_CLAIM_PAUSE_S):
-                    if file.looks_free() and await self._in_thread(file.try_take):
+                    if self._looks_free(file) and await self._in_thread(file.try_take):
                         break
                     await trio.sleep(pause)
                 yield
@@ -143,6 +143,10 @@ class SQLiteRegistry(Registry):
 
     async def _look(self, last: Look | None) -> Look:
         return await self._do(partial(look, last=last))
+
+    def _looks_free(self, file: ClaimFile) -> bool:
+        with complaining(self._path):
+            return file.looks_free()
 
     def _claim_file(self, name: str) -> ClaimFile:
         return ClaimFile(self._claims, check_name("name", name))
