@@ -129,7 +129,7 @@ records = st.builds(
 @given(records)
 def test_every_record_comes_back_as_it_was_stored(kept: DaemonRecord) -> None:
     text = encode(kept)
-    assert kept == decode(Row(1, kept.name.encode(), text.encode("ascii")))
+    assert (kept, ()) == decode(Row(1, kept.name.encode(), text.encode("ascii")))
 
 
 @given(st.binary(max_size=200))
@@ -151,8 +151,23 @@ def test_any_json_in_a_field_is_a_record_or_refused_in_an_expected_way(
 ) -> None:
     fields = json.loads(encode(record())) | {field: value}
     try:
-        found = decode(Row(1, b"queen", json.dumps(fields).encode()))
+        found, lost = decode(Row(1, b"queen", json.dumps(fields).encode()))
     except (ValueError, TypeError, OverflowError, RecursionError):
+        assert field in ("name", "host", "boot_id", "pid", "start_time")
         return
     assert found == evolve(found)
     assert "queen" == found.name
+    assert lost in ((), (field,))
+
+
+@given(st.lists(st.sampled_from(sorted(json.loads(encode(record()))))), json_values)
+def test_a_record_that_tells_its_process_is_read_whatever_else_it_lacks(
+    without: list[str], extra: object
+) -> None:
+    full = record(host="m", boot_id="b", pid=77, start_time=5)
+    fields = {"extra": extra, **json.loads(encode(full))}
+    for field in without:
+        if field not in ("name", "host", "boot_id", "pid", "start_time"):
+            fields.pop(field, None)
+    found, _ = decode(Row(1, b"queen", json.dumps(fields).encode()))
+    assert full.identity == found.identity

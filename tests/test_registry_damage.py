@@ -16,7 +16,7 @@ import trio
 from tests.registries import bad_files, execute, mode_of, path, record
 from tests.support import PATIENCE_S, app
 from trio_lifecycle._errors import RegistryError
-from trio_lifecycle.abc import RecordChange
+from trio_lifecycle.abc import DaemonRecord, RecordChange
 from trio_lifecycle.registry._rows import encode
 from trio_lifecycle.registry._set_aside import set_database_aside
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
@@ -236,8 +236,6 @@ def changed(**fields: object) -> str:
 
 BAD_ROWS = {
     **{f"pid {pid}": changed(pid=pid) for pid in (0, 1, -1, 2**22 + 1, 2**40, 7.0, "7", None)},
-    "unknown state": changed(state="confused"),
-    "unknown field": changed(more=1),
     "missing field": json.dumps({"name": "queen"}),
     "another name": changed(name="worker"),
     "no object": "[]",
@@ -247,8 +245,6 @@ BAD_ROWS = {
     "deeply nested": "[" * 500_000,
     "deeply nested report": changed().replace("{}", '{"a":' * 99_999 + "1" + "}" * 99_999),
     "huge": changed(report={"a": "x" * 2**20}),
-    "no number": changed(heartbeat_at=float("nan")),
-    "for ever": changed(stop_ladder=[[float("inf"), 1]]),
 }
 
 
@@ -276,6 +272,66 @@ async def test_a_record_that_can_not_be_meant_is_set_aside_and_others_are_not(
     assert "had a record of 'queen' that can't be meant" in warning.getMessage()
     await registry.put(record())
     assert record() == await registry.get("queen")
+
+
+def lacking(field: str) -> str:
+    return json.dumps({key: value for key, value in json.loads(changed()).items() if key != field})
+
+
+# Each as it is stored, which field is not understood, and what it is taken for.
+OTHER_VERSIONS: dict[str, tuple[str, str | None, DaemonRecord]] = {
+    "a field more": (changed(more={"a": [1]}), None, record()),
+    "another state": (changed(state="draining"), "state", record(state="ready")),
+    "no number": (changed(heartbeat_at=float("nan")), "heartbeat_at", record(heartbeat_at=0.0)),
+    "for ever": (changed(stop_ladder=[[float("inf"), 1]]), "stop_ladder", record()),
+    "a url in parts": (changed(url={"host": "x"}), "url", record()),
+    "no instance": (lacking("instance_id"), "instance_id", record(instance_id="unknown")),
+    "no start": (lacking("started_at"), "started_at", record(started_at=0.0)),
+    "half an owner": (
+        changed(owner_pid=77, owner_start_time="soon"),
+        "owner_start_time",
+        record(owner_pid=None, owner_start_time=0),
+    ),
+}
+
+
+@pytest.mark.fault(63)
+@pytest.mark.parametrize("what", OTHER_VERSIONS)
+async def test_a_record_of_another_version_is_used_as_far_as_it_is_understood(
+    path: Path, what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    text, lost, meant = OTHER_VERSIONS[what]
+    await SQLiteRegistry(path).daemons()
+    store(path, "queen", text)
+    with caplog.at_level(logging.WARNING, "trio_lifecycle"):
+        for registry in (SQLiteRegistry(path), SQLiteRegistry(path)):
+            assert meant == await registry.get("queen")
+            assert [meant] == await registry.daemons()
+            assert RecordChange(meant, removed=False) == await anext(registry.watch())
+    warnings = [warning.getMessage() for warning in caplog.records]
+    assert (0 if lost is None else 1) == len(warnings)
+    assert all(f"does not understand {lost}. It is used without" in said for said in warnings)
+    assert [] == execute(path, "SELECT * FROM set_aside")
+    assert [(text,)] == execute(path, "SELECT record FROM daemons")
+    assert await registry.replace(meant, record(state="stopping"))
+    assert record(state="stopping") == await registry.get("queen")
+
+
+@pytest.mark.fault(62)
+async def test_many_bad_records_are_told_of_once_each_and_keep_no_other_from_being_found(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = SQLiteRegistry(path)
+    await registry.put(record("worker"))
+    for number in range(200):
+        store(path, f"bad-{number}", "{")
+        store(path, f"odd-{number}", changed(name=f"odd-{number}", port="http"))
+    with caplog.at_level(logging.WARNING, "trio_lifecycle"):
+        for view in (registry, registry, SQLiteRegistry(path)):
+            assert 201 == len(await view.daemons())
+    told = [said.getMessage().partition("record of '")[2].split("'")[0] for said in caplog.records]
+    expected = [f"{kind}-{number}" for kind in ("bad", "odd") for number in range(200)]
+    assert sorted(expected) == sorted(told)
 
 
 @pytest.mark.fault(62)

@@ -4,15 +4,21 @@ Every function but the first two works within a transaction of its caller.
 """
 
 import json
+import logging
+import os
 import sqlite3
 import time
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 from attrs import asdict
 
 from trio_lifecycle.abc import DaemonRecord
 from trio_lifecycle.registry._complaints import RefusalError
+from trio_lifecycle.registry._mending import REFUSALS, Reading, read
+
+_log: Final = logging.getLogger("trio_lifecycle")
 
 # A record has under 1 KB, most of it its fingerprint and report; what a daemon may report by
 # callback is bounded, too.
@@ -61,19 +67,18 @@ def encode(record: DaemonRecord) -> str:
     return text
 
 
-def decode(row: Row) -> DaemonRecord:
-    """Give a record back.
+def decode(row: Row) -> Reading:
+    """Give a record back, as far as it is understood.
 
     Raises:
         ValueError, TypeError, OverflowError, RecursionError: It can't be one.
     """
     if not isinstance(row.record, bytes) or len(row.record) > LONGEST_RECORD_BYTES:
         raise ValueError("it is no text, or too long")
-    fields: Any = json.loads(row.record.decode())
-    record = DaemonRecord(**fields)
-    if record.name.encode() != row.name:
-        raise ValueError(f"it is about {record.name!r}")
-    return record
+    reading = read(json.loads(row.record.decode()))
+    if reading.record.name.encode() != row.name:
+        raise ValueError(f"it is about {reading.record.name!r}")
+    return reading
 
 
 def find(connection: sqlite3.Connection, name: str) -> DaemonRecord | None:
@@ -84,7 +89,7 @@ def find(connection: sqlite3.Connection, name: str) -> DaemonRecord | None:
     """
     question = "SELECT change, name, record FROM daemons WHERE name = ? AND record IS NOT NULL"
     found = connection.execute(question, (name,)).fetchone()
-    return None if found is None else _decode_all([Row(*found)])[0]
+    return None if found is None else _decode_all(connection, [Row(*found)])[0]
 
 
 def find_all(connection: sqlite3.Connection) -> list[DaemonRecord]:
@@ -95,7 +100,7 @@ def find_all(connection: sqlite3.Connection) -> list[DaemonRecord]:
     """
     # By bytes of UTF-8, which is the order of Python's strings, too.
     question = "SELECT change, name, record FROM daemons WHERE record IS NOT NULL ORDER BY name"
-    return _decode_all([Row(*found) for found in connection.execute(question)])
+    return _decode_all(connection, [Row(*found) for found in connection.execute(question)])
 
 
 def find_last_changes(
@@ -108,7 +113,8 @@ def find_last_changes(
     """
     question = "SELECT change, name, record FROM daemons ORDER BY change"
     rows = [Row(*found) for found in connection.execute(question)]
-    records = iter(_decode_all([row for row in rows if row.record is not None]))
+    there = [row for row in rows if row.record is not None]
+    records = iter(_decode_all(connection, there))
     return [(row.name, None if row.record is None else next(records)) for row in rows]
 
 
@@ -171,13 +177,32 @@ def _store(connection: sqlite3.Connection, name: str, text: str | None) -> None:
     connection.execute("INSERT OR REPLACE INTO daemons (name, record) VALUES (?, ?)", (name, text))
 
 
-def _decode_all(rows: Sequence[Row]) -> list[DaemonRecord]:
-    records, bad = [], []
+def _decode_all(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[DaemonRecord]:
+    readings, bad = [], []
     for row in rows:
         try:
-            records.append(decode(row))
-        except (ValueError, TypeError, OverflowError, RecursionError) as error:
+            readings.append(decode(row))
+        except REFUSALS as error:
             bad.append((row, str(error) or type(error).__name__))
     if bad:
         raise BadRowsError(bad)
-    return records
+    for record, lost in readings:
+        if lost:
+            _warn_of_loss(_path_of(connection), record.name, lost)
+    return [reading.record for reading in readings]
+
+
+def _path_of(connection: sqlite3.Connection) -> str:
+    return os.fsdecode(connection.execute("PRAGMA database_list").fetchone()[2])
+
+
+# Not at each look; more names than anybody has on one machine.
+@lru_cache(maxsize=10_000)
+def _warn_of_loss(path: str, name: str, lost: Sequence[str]) -> None:
+    _log.warning(
+        "the registry %s has a record of %r of which this version does not understand %s. It is "
+        "used without, as its process can be told; if a later version wrote it, update this one.",
+        path,
+        name,
+        ", ".join(lost),
+    )

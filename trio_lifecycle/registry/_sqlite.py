@@ -46,6 +46,9 @@ class SQLiteRegistry(Registry):
     directory beside it, which the system frees when their holder is gone, however it ended; they
     are never removed.
 
+    A record that a later version wrote is used as far as it is understood, and one that tells no
+    process is set aside, with a warning.
+
     The directory, the file and all beside it must be this user's, and written by nobody else. A
     damaged file is set aside under a name of its own and a new one begun; a file of a later version
     or of another program is refused. Keep it on a disk of this machine: network file systems have
