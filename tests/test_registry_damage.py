@@ -117,6 +117,26 @@ async def test_an_empty_file_is_a_new_one(path: Path, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.fault(62)
+@pytest.mark.parametrize("is_open", [True, False], ids=["while it is open", "between two programs"])
+async def test_a_registry_that_was_emptied_by_hand_is_told_of(
+    path: Path, is_open: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    await good_file(path)
+    registry = SQLiteRegistry(path)
+    if is_open:
+        await registry.get("queen")
+    path.write_bytes(b"")
+    with caplog.at_level(logging.WARNING, "trio_lifecycle"):
+        await registry.put(record())
+        registry.close()
+        assert [record()] == await SQLiteRegistry(path).daemons()
+    assert b"" == bad_files(path)[0].read_bytes()
+    (warning,) = caplog.records
+    why = "database disk image is malformed" if is_open else "it is empty"
+    assert f"was damaged ({why}). It was set aside as" in warning.getMessage()
+
+
+@pytest.mark.fault(62)
 async def test_a_huge_file_that_is_no_database_is_set_aside_unread(path: Path) -> None:
     path.parent.mkdir(mode=0o700)
     once_a_registry(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.registries import contents, mode_of, path, record, refusal
+from tests.registries import contents, execute, mode_of, path, record, refusal
 from tests.stepping import DAEMON, only_root
 from tests.support import UNMEASURED, permitted, run_app
 from trio_lifecycle._errors import RegistryError
@@ -63,6 +63,32 @@ async def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, mode
         async with SQLiteRegistry(tmp_path / "registry.sqlite").claim("queen"):
             pass
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_registry_that_others_could_read_is_closed_to_them(
+    path: Path, is_open: bool
+) -> None:
+    other = SQLiteRegistry(path)
+    await other.put(record())
+    if not is_open:
+        other.close()
+    for file in path.parent.iterdir():
+        file.chmod(0o644)
+    registry = SQLiteRegistry(path)
+    assert [record()] == await registry.daemons()
+    assert dict.fromkeys(("", "-wal", "-shm", ".lock"), 0o600) == {
+        part: mode_of(Path(f"{path}{part}")) for part in ("", "-wal", "-shm", ".lock")
+    }
+
+
+async def test_a_file_of_another_program_that_others_can_read_stays_so(path: Path) -> None:
+    path.parent.mkdir(mode=0o700)
+    execute(path, "CREATE TABLE poems (line TEXT)")
+    path.chmod(0o644)
+    await refusal(path)
+    assert 0o644 == mode_of(path)
 
 
 @pytest.mark.fault(64)

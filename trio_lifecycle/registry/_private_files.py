@@ -42,6 +42,19 @@ def create_private(path: str) -> None:
         os.close(descriptor)
 
 
+def tighten(path: str) -> None:
+    """Let nobody but its owner read a file, if it is there.
+
+    Raises:
+        RefusalError: Somebody else could have prepared it.
+    """
+    found = find_private(path)
+    if found is not None and stat.S_IMODE(found.st_mode) & ~stat.S_IRWXU:
+        # By its name: nobody else can exchange it in our directory, and SQLite's locks would not
+        # outlive a descriptor.
+        os.chmod(path, stat.S_IMODE(found.st_mode) & stat.S_IRWXU)  # noqa: PTH101
+
+
 def open_private(path: bytes, *, create: bool) -> int:
     """Open a file that is no database, made for this user only if need be.
 

@@ -17,7 +17,7 @@ from trio_lifecycle.registry._complaints import (
     primary_code,
 )
 from trio_lifecycle.registry._lock_file import LockFile
-from trio_lifecycle.registry._private_files import create_private, find_private
+from trio_lifecycle.registry._private_files import create_private, find_private, tighten
 from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside
 
 ResultT = TypeVar("ResultT")
@@ -147,6 +147,7 @@ def _open_current(path: str) -> sqlite3.Connection | None:
     with _Gate(path, shared=True):
         if not _has_note(path) or not _is_current(path):
             return None
+        _tighten_all(path)
         connection = _connect(path)
         try:
             # The first look makes what stands beside the file, so that its place is known.
@@ -183,19 +184,38 @@ def _make_current(path: str) -> sqlite3.Connection:
 
 def _open(path: str, *, is_ours: bool) -> sqlite3.Connection:
     found = find_private(path)
+    if found is not None and found.st_size:
+        _look_first(path, is_ours=is_ours)
+    elif found is not None and is_ours:
+        set_database_aside(path, ValueError("it is empty"))
+        found = None
     if found is None:
         create_private(path)
-    elif found.st_size:
-        _look_first(path, is_ours=is_ours)
     connection = _connect(path)
     try:
         _set_up(connection)
+        # Only now it is known to be no file of the user's that a mistyped path led to.
+        _tighten_all(path)
     except BaseException as error:
         if is_damage(error):
             set_database_aside(path, error)
         connection.close()
+        if found is None:
+            _unmake(path)
         raise
     return connection
+
+
+def _tighten_all(path: str) -> None:
+    for suffix in ("", *COMPANIONS):
+        tighten(path + suffix)
+
+
+def _unmake(path: str) -> None:
+    """Remove what could not be set up: an empty file would look like one that lost everything."""
+    for suffix in (*COMPANIONS, ""):
+        with suppress(OSError):
+            os.unlink(path + suffix)  # noqa: PTH108 - texts, as SQLite has them
 
 
 def _look_first(path: str, *, is_ours: bool) -> None:

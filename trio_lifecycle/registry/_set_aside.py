@@ -6,6 +6,8 @@ import time
 from itertools import count
 from typing import Final
 
+from trio_lifecycle.registry._private_files import tighten
+
 _log: Final = logging.getLogger("trio_lifecycle")
 
 # What SQLite keeps beside a database: https://sqlite.org/tempfiles.html
@@ -22,6 +24,7 @@ def set_database_aside(path: str, reason: BaseException) -> None:
     # Last the database: whoever finds none at its place takes what is beside it for his own.
     for suffix in (*COMPANIONS, ""):
         if os.path.lexists(path + suffix):
+            tighten(path + suffix)
             os.rename(path + suffix, aside + suffix)  # noqa: PTH104 - texts, as SQLite has them
     _log.warning(
         "the registry %s was damaged (%s). It was set aside as %s, and a new one is begun: what it "
