@@ -69,6 +69,19 @@ async def test_a_relative_path_stays_the_same_when_the_program_changes_its_direc
     assert (tmp_path / "registry.sqlite").exists()
 
 
+def test_a_relative_path_in_a_directory_that_is_gone_is_a_config_error(tmp_path: Path) -> None:
+    code = """
+os.rmdir(os.getcwd())
+try:
+    SQLiteRegistry("registry.sqlite")
+except ConfigError as error:
+    print(error)
+"""
+    (tmp_path / "gone").mkdir()
+    (said,) = run_app(f"os.chdir({str(tmp_path / 'gone')!r})" + code)
+    assert "path: 'registry.sqlite' is relative to a directory that is gone" in said
+
+
 @pytest.mark.parametrize("name", ["a b?c#d%20", "k\xf6nigin", "\udcff", ":memory:", "file:x"])
 async def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     tmp_path.chmod(0o700)

@@ -1,6 +1,7 @@
 """Where state is kept, and that nobody else had a hand in it."""
 
 import os
+import pwd
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,8 +37,19 @@ def test_state_is_kept_at_home_without_an_absolute_xdg_state_home(given: dict[st
 def test_home_is_asked_of_the_system_when_the_environment_does_not_say(
     given: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOME", "/home/system")
-    assert Path("/home/system/.local/state/trio-lifecycle") == state_dir(given)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    home = Path(pwd.getpwuid(os.geteuid()).pw_dir)
+    assert home / ".local/state/trio-lifecycle" == state_dir(given)
+
+
+def test_a_user_without_a_home_is_told_to_name_a_directory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 2**31 - 7)
+    with pytest.raises(ConfigError, match="no home directory; set XDG_STATE_HOME"):
+        state_dir({"HOME": "relative"})
+    assert Path("/x/trio-lifecycle") == state_dir({"XDG_STATE_HOME": "/x"})
 
 
 def test_a_log_is_named_after_its_daemon() -> None:
@@ -69,6 +81,38 @@ def test_a_directory_that_others_can_write_is_refused(tmp_path: Path, mode: int)
     with pytest.raises(ConfigError, match="can be written by others; make it yours and mode 0700"):
         make_private(tmp_path)
     assert [] == list(tmp_path.iterdir())
+
+
+@pytest.mark.fault(64)
+@pytest.mark.parametrize("there", [True, False], ids=["there", "to be made"])
+@pytest.mark.parametrize("below", ["a", "a/b/c"])
+def test_a_directory_that_anybody_could_exchange_is_refused(
+    tmp_path: Path, below: str, there: bool
+) -> None:
+    anybodys = tmp_path / "anybodys"
+    (anybodys / below if there else anybodys).mkdir(mode=0o700, parents=True)
+    anybodys.chmod(0o777)
+    before = list(tmp_path.rglob("*"))
+    with pytest.raises(ConfigError, match=f"{anybodys} can be written by all; chmod o-w"):
+        make_private(anybodys / below)
+    assert before == list(tmp_path.rglob("*"))
+
+
+@pytest.mark.fault(64)
+def test_a_directory_that_anybody_could_exchange_behind_a_link_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "anybodys" / "home").mkdir(parents=True)
+    (tmp_path / "anybodys").chmod(0o777)
+    (tmp_path / "link").symlink_to(tmp_path / "anybodys" / "home")
+    with pytest.raises(ConfigError, match=f"{tmp_path / 'anybodys'} can be written by all"):
+        make_private(tmp_path / "link" / "state")
+
+
+@pytest.mark.parametrize("mode", [0o1777, 0o775, 0o711], ids=oct)
+def test_a_directory_below_one_of_many_users_is_fine(tmp_path: Path, mode: int) -> None:
+    (tmp_path / "many").mkdir()
+    (tmp_path / "many").chmod(mode)
+    make_private(tmp_path / "many" / "mine" / "state")
+    assert 0o700 == mode_of(tmp_path / "many" / "mine" / "state")
 
 
 @pytest.mark.fault(64)

@@ -217,5 +217,10 @@ def _absolute(path: object) -> str:
         raise ConfigError("path", f"must be a path, not {path!r}") from None
     if not isinstance(given, str) or not given or "\0" in given:
         raise ConfigError("path", f"must be the path of a file, not {given!r}")
-    # A program may change its directory between construction and use.
-    return os.path.abspath(given)  # noqa: PTH100 - Path.absolute() would keep ".."
+    try:
+        # A program may change its directory between construction and use.
+        return os.path.abspath(given)  # noqa: PTH100 - Path.absolute() would keep ".."
+    except OSError:
+        raise ConfigError(
+            "path", f"{given!r} is relative to a directory that is gone; give an absolute path"
+        ) from None
