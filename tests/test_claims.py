@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import signal
 import stat
 import time
@@ -14,7 +15,7 @@ import pytest
 import trio
 import trio.testing
 
-from tests.registries import FORKING, open_files, path
+from tests.registries import FORKING, open_files, path, record
 from tests.support import PATIENCE_S, app, run_app
 from trio_lifecycle import ConfigError
 from trio_lifecycle._errors import RegistryError
@@ -343,6 +344,28 @@ async def test_a_block_is_left_as_ever_though_its_claim_can_not_be_given_back(
     except Exception as error:
         left = type(error)
     assert raised == left
+
+
+@pytest.mark.parametrize("what", ["the file", "all", "the descriptor"])
+async def test_who_lost_a_claim_puts_no_record(path: Path, what: str) -> None:
+    one, other = SQLiteRegistry(path), SQLiteRegistry(path)
+    async with one.claim("queen"):
+        await one.put(record())
+        if what == "all":
+            shutil.rmtree(path.parent)
+        elif what == "the file":
+            lock_of(path).unlink()
+        else:
+            lose_descriptors(lock_of(path))
+        # Which keeps nobody out any more.
+        async with other.claim("queen"):
+            await other.put(record(pid=77))
+        with pytest.raises(RegistryError, match="was removed or closed while it was locked"):
+            await one.put(record(pid=88))
+        await one.put(record("worker"))
+    assert record(pid=77) == await one.get("queen")
+    async with one.claim("queen"):
+        await one.put(record(pid=88))
 
 
 def test_a_lock_is_taken_by_whoever_asks_first_and_twice_by_nobody_else(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from trio_lifecycle._proc import read_stat
 from trio_lifecycle._state_dir import make_private
 from trio_lifecycle.abc import ClaimHolder
+from trio_lifecycle.registry._complaints import RefusalError
 from trio_lifecycle.registry._lock_file import LockFile, read_note
 
 
@@ -47,6 +48,18 @@ class ClaimFile:
     def looks_free(self) -> bool:
         """Whether another try is worth it; this asks the disk for nothing."""
         return self._lock.looks_free()
+
+    def insist(self) -> None:
+        """See that a claim that was taken still keeps others out.
+
+        Raises:
+            RefusalError: It does not.
+        """
+        if self._taken and not self._lock.is_in_place():
+            raise RefusalError(
+                f"{os.fsdecode(self._path)} was removed or closed while it was locked, so another "
+                "program may be starting the same daemon; nothing was noted, start it once more"
+            )
 
     def release(self) -> None:
         """Let others have it. Calling it again is fine."""

@@ -53,6 +53,10 @@ class LockFile:
             return False
         return True
 
+    def is_in_place(self) -> bool:
+        """Whether what was opened is still what others find at the path, and would lock."""
+        return self._descriptor is None or is_at(self._descriptor, self._path)
+
     def write(self, note: bytes) -> None:
         """Put a note into the open file, in the place of another one."""
         # A note is for a sentence in a message; a full disk must not keep the lock from its holder.

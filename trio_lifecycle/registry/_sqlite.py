@@ -70,6 +70,7 @@ class SQLiteRegistry(Registry):
         self._file = DatabaseFile(self._path)
         self._claims = Path(f"{self._path}.claims")
         self._turns = Turns()
+        self._held: dict[str, ClaimFile] = {}
         self._read: dict[str, tuple[Mark, DaemonRecord | None]] = {}
 
     def __repr__(self) -> str:
@@ -101,8 +102,11 @@ class SQLiteRegistry(Registry):
                     if self._looks_free(file) and await self._in_thread(file.try_take):
                         break
                     await trio.sleep(pause)
+                self._held[name] = file
                 yield
             finally:
+                if self._held.get(name) is file:
+                    del self._held[name]
                 file.release()
 
     async def find_claim(self, name: str) -> ClaimHolder | None:
@@ -125,7 +129,16 @@ class SQLiteRegistry(Registry):
 
     async def put(self, record: DaemonRecord) -> None:
         """Store a record in the place of any other of its name."""
-        await self._do(partial(_rows.put, record=record), writes=True)
+        held = self._held.get(record.name)
+
+        def put(connection: sqlite3.Connection) -> None:
+            # A claim whose file was removed keeps nobody out any more. Who finds that out here has
+            # run nothing of the daemon yet.
+            if held is not None:
+                held.insist()
+            _rows.put(connection, record)
+
+        await self._do(put, writes=True)
 
     async def replace(self, old: DaemonRecord, new: DaemonRecord) -> bool:
         """Store ``new`` if what is stored is still of ``old``'s instance and in its state."""
