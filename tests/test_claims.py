@@ -473,7 +473,7 @@ def prepare(lock: Path, what: str) -> None:
         ("link to nothing", "it is a link in the place of a file"),
         ("hard link", "a hard link"),
         ("FIFO", "is no file"),
-        ("directory", "Is a directory"),
+        ("directory", "Is a directory|is no file"),
         ("file for everybody", "can be written by others"),
     ],
 )

@@ -85,13 +85,17 @@ class DatabaseFile:
         if self._session is not None and not self._session.in_place():
             self.close()
         if self._session is None:
-            self._session = Session(self._path)
+            self._session = Session(self._path, writes=writes)
         if self._session.pid != os.getpid():
             raise RefusalError(
                 "this program was forked while it had it open, by something other than Python; "
                 "close() it before that"
             )
-        result = self._session.transact(work, "BEGIN IMMEDIATE" if writes else "BEGIN")
+        try:
+            result = self._session.transact(work, "BEGIN IMMEDIATE" if writes else "BEGIN")
+        finally:
+            if not self._session.lasts:
+                self.close()
         if writes and not self._session.in_place():
             # Removed under our hands, and what was written with it: once more, where it is now.
             raise OccupiedError

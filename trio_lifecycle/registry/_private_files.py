@@ -9,7 +9,7 @@ from trio_lifecycle.registry._complaints import RefusalError
 PRIVATE_MODE: Final = 0o600
 
 # O_NONBLOCK, for opening a FIFO waits for its other end: open(2).
-_FLAGS: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+_FLAGS: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def find_private(path: str) -> os.stat_result | None:
@@ -35,7 +35,7 @@ def create_private(path: str) -> None:
     Raises:
         FileExistsError: It is there, even if only as a link.
     """
-    descriptor = os.open(path, _FLAGS | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
+    descriptor = os.open(path, _FLAGS | os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
     try:
         os.fchmod(descriptor, PRIVATE_MODE)
     finally:
@@ -56,14 +56,15 @@ def tighten(path: str) -> None:
 
 
 def open_private(path: bytes, *, create: bool) -> int:
-    """Open a file that is no database, made for this user only if need be.
+    """Open a file that is no database, made for this user only if need be, or only to be read.
 
     Raises:
         RefusalError: Somebody else could have prepared it.
         FileNotFoundError: It is not there and was not to be made, or its directory is not there.
     """
     name = os.fsdecode(path)
-    descriptor = os.open(path, _FLAGS | (os.O_CREAT if create else 0), PRIVATE_MODE)
+    use = os.O_RDWR | os.O_CREAT if create else os.O_RDONLY
+    descriptor = os.open(path, _FLAGS | use, PRIVATE_MODE)
     try:
         found = os.fstat(descriptor)
         _check(name, found)

@@ -61,6 +61,13 @@ class Session:
 
     Args:
         path: The database; made if need be.
+        writes: Whether anything is to be changed. If not, a place where nothing can be written will
+            do, for one transaction: nobody is told of changes there.
+
+    Attributes:
+        connection: The connection.
+        lasts: Whether it serves for more than one transaction.
+        pid: The process that opened it.
 
     Raises:
         OccupiedError: Somebody else is opening it at this moment.
@@ -68,13 +75,20 @@ class Session:
         sqlite3.Error, OSError: It can't be opened. One that was damaged was set aside.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, writes: bool = True) -> None:
         self._path = path
+        self.lasts = True
         make_private(Path(path).parent)
         # Before the first file is made: nothing is written where something is wrong.
         for suffix in ("", *COMPANIONS):
             find_private(path + suffix)
-        self.connection = _open_current(path) or _make_current(path)
+        try:
+            self.connection = _open_current(path) or _make_current(path)
+        except (OSError, sqlite3.Error):
+            connection = None if writes else _open_as_it_is(path)
+            if connection is None:
+                raise
+            self.connection, self.lasts = connection, False
         self._places = _places(path)
         self.pid = os.getpid()
 
@@ -175,6 +189,27 @@ def _is_current(path: str) -> bool:
     return version == max(_schema.STEPS) and mode == b"wal"
 
 
+def _open_as_it_is(path: str) -> sqlite3.Connection | None:
+    """Open a current database where nothing can be written, None if even so it can't be read."""
+    if os.access(Path(path).parent, os.W_OK, effective_ids=True):
+        return None
+    log = find_private(path + "-wal")
+    # Without a log all is in the file, and SQLite needs nothing beside it that it can't make here:
+    # https://sqlite.org/wal.html, "Read-Only Databases"
+    connection = _connect_to_read(path, "mode=ro" if log and log.st_size else "immutable=1")
+    try:
+        if _schema.check_kind(connection, _schema.STEPS) == max(_schema.STEPS):
+            return connection
+    except (sqlite3.Error, UnicodeDecodeError):
+        # What kept it from being opened as ever tells more.
+        pass
+    except BaseException:
+        connection.close()
+        raise
+    connection.close()
+    return None
+
+
 def _make_current(path: str) -> sqlite3.Connection:
     with _Gate(path) as lock:
         connection = _open(path, is_ours=_has_note(path))
@@ -243,8 +278,8 @@ def _bears_our_number(connection: sqlite3.Connection) -> bool:
         return False
 
 
-def _connect_to_read(path: str) -> sqlite3.Connection:
-    return _connect(f"{Path(path).as_uri()}?mode=ro", uri=True)
+def _connect_to_read(path: str, how: str = "mode=ro") -> sqlite3.Connection:
+    return _connect(f"{Path(path).as_uri()}?{how}", uri=True)
 
 
 def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
