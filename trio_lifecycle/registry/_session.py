@@ -3,31 +3,20 @@
 import os
 import sqlite3
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from trio_lifecycle._state_dir import make_private
 from trio_lifecycle.registry import _schema
-from trio_lifecycle.registry._complaints import (
-    OccupiedError,
-    RefusalError,
-    is_busy,
-    is_damage,
-    primary_code,
-)
-from trio_lifecycle.registry._lock_file import LockFile
-from trio_lifecycle.registry._private_files import create_private, find_private, tighten
+from trio_lifecycle.registry._opening import Gate, make_current, open_as_it_is, open_current
+from trio_lifecycle.registry._private_files import find_private
 from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside
 
 ResultT = TypeVar("ResultT")
 
 # Without -journal, which a database in WAL mode has not.
 _LASTING: Final = ("", "-wal", "-shm")
-
-# Beside the database, and never removed. What stands in it says that there was a registry once.
-_LOCK: Final = ".lock"
-_NOTE: Final = b"a registry of trio_lifecycle\n"
 
 Places = list[tuple[int, int] | None]
 
@@ -83,9 +72,9 @@ class Session:
         for suffix in ("", *COMPANIONS):
             find_private(path + suffix)
         try:
-            self.connection = _open_current(path) or _make_current(path)
+            self.connection = open_current(path) or make_current(path)
         except (OSError, sqlite3.Error):
-            connection = None if writes else _open_as_it_is(path)
+            connection = None if writes else open_as_it_is(path)
             if connection is None:
                 raise
             self.connection, self.lasts = connection, False
@@ -122,7 +111,7 @@ class Session:
             OccupiedError: Somebody else is opening it at this moment.
             OSError: It can't be renamed.
         """
-        with _Gate(self._path):
+        with Gate(self._path):
             if self.in_place():
                 set_database_aside(self._path, reason)
         self.close()
@@ -130,184 +119,6 @@ class Session:
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
-
-
-class _Gate:
-    """The right to make and to set aside the database of a path; shared, to open it."""
-
-    def __init__(self, path: str, *, shared: bool = False) -> None:
-        self._lock = LockFile(os.fsencode(path + _LOCK), shared=shared)
-
-    def __enter__(self) -> LockFile:
-        if not self._lock.try_lock():
-            self._lock.release()
-            raise OccupiedError
-        return self._lock
-
-    def __exit__(self, *_: object) -> None:
-        self._lock.release()
-
-
-def _has_note(path: str) -> bool:
-    found = find_private(path + _LOCK)
-    return found is not None and found.st_size > 0
-
-
-def _open_current(path: str) -> sqlite3.Connection | None:
-    """Open a database to which nothing must be done first, None for any other.
-
-    It takes no lock that a writer has: one that was stopped in the middle keeps no reader away.
-    """
-    with _Gate(path, shared=True):
-        if not _has_note(path) or not _is_current(path):
-            return None
-        _tighten_all(path)
-        connection = _connect(path)
-        try:
-            # The first look makes what stands beside the file, so that its place is known.
-            _schema.check_version(_schema.version_of(connection), _schema.STEPS)
-            _set_pace(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-
-def _is_current(path: str) -> bool:
-    found = find_private(path)
-    if found is None or not found.st_size:
-        return False
-    with closing(_connect_to_read(path)) as connection:
-        try:
-            version = _schema.check_kind(connection, _schema.STEPS)
-            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-        except (RefusalError, sqlite3.Error, UnicodeDecodeError) as error:
-            if is_busy(error):
-                raise
-            # Whoever has it for himself says what is wrong, and mends it.
-            return False
-    return version == max(_schema.STEPS) and mode == b"wal"
-
-
-def _open_as_it_is(path: str) -> sqlite3.Connection | None:
-    """Open a current database where nothing can be written, None if even so it can't be read."""
-    if os.access(Path(path).parent, os.W_OK, effective_ids=True):
-        return None
-    log = find_private(path + "-wal")
-    # Without a log all is in the file, and SQLite needs nothing beside it that it can't make here:
-    # https://sqlite.org/wal.html, "Read-Only Databases"
-    connection = _connect_to_read(path, "mode=ro" if log and log.st_size else "immutable=1")
-    try:
-        if _schema.check_kind(connection, _schema.STEPS) == max(_schema.STEPS):
-            return connection
-    except (sqlite3.Error, UnicodeDecodeError):
-        # What kept it from being opened as ever tells more.
-        pass
-    except BaseException:
-        connection.close()
-        raise
-    connection.close()
-    return None
-
-
-def _make_current(path: str) -> sqlite3.Connection:
-    with _Gate(path) as lock:
-        connection = _open(path, is_ours=_has_note(path))
-        lock.write(_NOTE)
-        return connection
-
-
-def _open(path: str, *, is_ours: bool) -> sqlite3.Connection:
-    found = find_private(path)
-    if found is not None and found.st_size:
-        _look_first(path, is_ours=is_ours)
-    elif found is not None and is_ours:
-        set_database_aside(path, ValueError("it is empty"))
-        found = None
-    if found is None:
-        create_private(path)
-    connection = _connect(path)
-    try:
-        _set_up(connection)
-        # Only now it is known to be no file of the user's that a mistyped path led to.
-        _tighten_all(path)
-    except BaseException as error:
-        if is_damage(error):
-            set_database_aside(path, error)
-        connection.close()
-        if found is None:
-            _unmake(path)
-        raise
-    return connection
-
-
-def _tighten_all(path: str) -> None:
-    for suffix in ("", *COMPANIONS):
-        tighten(path + suffix)
-
-
-def _unmake(path: str) -> None:
-    """Remove what could not be set up: an empty file would look like one that lost everything."""
-    for suffix in (*COMPANIONS, ""):
-        with suppress(OSError):
-            os.unlink(path + suffix)  # noqa: PTH108 - texts, as SQLite has them
-
-
-def _look_first(path: str, *, is_ours: bool) -> None:
-    """Refuse a database that is not ours, or of a later version, without leaving a trace in it."""
-    # A connection that may write would carry the file's log into it when it is closed.
-    with closing(_connect_to_read(path)) as connection:
-        try:
-            _schema.check_kind(connection, _schema.STEPS)
-        except (sqlite3.Error, UnicodeDecodeError) as error:
-            # A transaction that was cut off must be undone first, which takes the right to write.
-            if primary_code(error) == sqlite3.SQLITE_READONLY:
-                return
-            if is_damage(error) and not is_ours and not _bears_our_number(connection):
-                # A path that was mistyped may lead to anything of the user's.
-                raise RefusalError("it is a file, but no registry; use another path") from error
-            if is_damage(error):
-                set_database_aside(path, error)
-            raise
-
-
-def _bears_our_number(connection: sqlite3.Connection) -> bool:
-    try:
-        return _schema.application_of(connection) == _schema.APPLICATION_ID
-    except (sqlite3.Error, UnicodeDecodeError):
-        return False
-
-
-def _connect_to_read(path: str, how: str = "mode=ro") -> sqlite3.Connection:
-    return _connect(f"{Path(path).as_uri()}?{how}", uri=True)
-
-
-def _connect(path: str, *, uri: bool = False) -> sqlite3.Connection:
-    # No timeout: a wait in a thread can't be cancelled. One thread after the other uses it.
-    connection = sqlite3.connect(
-        path, timeout=0, isolation_level=None, check_same_thread=False, uri=uri
-    )
-    # Anybody may have put what is no UTF-8 into a text.
-    connection.text_factory = bytes
-    return connection
-
-
-def _set_up(connection: sqlite3.Connection) -> None:
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    if mode != b"wal":
-        raise RefusalError(
-            "its file system lacks the shared memory that SQLite's write-ahead log needs; "
-            "keep it on a disk of this machine"
-        )
-    _set_pace(connection)
-    connection.execute("BEGIN IMMEDIATE")
-    _schema.bring_up_to_date(connection, _schema.STEPS)
-    connection.execute("COMMIT")
-
-
-def _set_pace(connection: sqlite3.Connection) -> None:
-    # What a program has written outlives it; only a loss of power may take the last of it.
-    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _places(path: str) -> Places:
