@@ -128,7 +128,11 @@ class SQLiteRegistry(Registry):
         return mark == self._file.find_mark()
 
     async def put(self, record: DaemonRecord) -> None:
-        """Store a record in the place of any other of its name."""
+        """Store a record in the place of any other of its name.
+
+        Refused under a claim of this object whose file was removed, which keeps nobody out any
+        more.
+        """
         held = self._held.get(record.name)
 
         def put(connection: sqlite3.Connection) -> None:
