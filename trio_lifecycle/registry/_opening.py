@@ -4,7 +4,7 @@ import os
 import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from trio_lifecycle.registry import _schema
 from trio_lifecycle.registry._complaints import (
@@ -21,6 +21,25 @@ from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside
 # Beside the database, and never removed. What stands in it says that there was a registry once.
 _LOCK: Final = ".lock"
 _NOTE: Final = b"a registry of trio_lifecycle\n"
+
+# Without -journal, which a database in WAL mode has not.
+_LASTING: Final = ("", "-wal", "-shm")
+
+Places = list[tuple[int, int] | None]
+
+
+class Opened(NamedTuple):
+    """A database that was opened.
+
+    Attributes:
+        connection: The connection.
+        places: Which files it was opened on. They are looked at before anybody can exchange them.
+        lasts: Whether it serves for more than one transaction.
+    """
+
+    connection: sqlite3.Connection
+    places: Places
+    lasts: bool = True
 
 
 class Gate:
@@ -47,7 +66,17 @@ def _has_note(path: str) -> bool:
     return found is not None and found.st_size > 0
 
 
-def open_current(path: str) -> sqlite3.Connection | None:
+def places_of(path: str) -> Places:
+    """Say which files stand at a path, so that it can be told when others take their place.
+
+    Raises:
+        RefusalError: Somebody else could have prepared one.
+    """
+    found = (find_private(path + suffix) for suffix in _LASTING)
+    return [None if stat is None else (stat.st_dev, stat.st_ino) for stat in found]
+
+
+def open_current(path: str) -> Opened | None:
     """Open a database to which nothing must be done first, None for any other.
 
     It takes no lock that a writer has: one that was stopped in the middle keeps no reader away.
@@ -64,7 +93,7 @@ def open_current(path: str) -> sqlite3.Connection | None:
         except BaseException:
             connection.close()
             raise
-        return connection
+        return Opened(connection, places_of(path))
 
 
 def _is_current(path: str) -> bool:
@@ -83,7 +112,7 @@ def _is_current(path: str) -> bool:
     return version == max(_schema.STEPS) and mode == b"wal"
 
 
-def open_as_it_is(path: str) -> sqlite3.Connection | None:
+def open_as_it_is(path: str) -> Opened | None:
     """Open a current database where nothing can be written, None if even so it can't be read."""
     if os.access(Path(path).parent, os.W_OK, effective_ids=True):
         return None
@@ -93,7 +122,7 @@ def open_as_it_is(path: str) -> sqlite3.Connection | None:
     connection = _connect_to_read(path, "mode=ro" if log and log.st_size else "immutable=1")
     try:
         if _schema.check_kind(connection, _schema.STEPS) == max(_schema.STEPS):
-            return connection
+            return Opened(connection, places_of(path), lasts=False)
     except (sqlite3.Error, UnicodeDecodeError):
         # What kept it from being opened as ever tells more.
         pass
@@ -104,7 +133,7 @@ def open_as_it_is(path: str) -> sqlite3.Connection | None:
     return None
 
 
-def make_current(path: str) -> sqlite3.Connection:
+def make_current(path: str) -> Opened:
     """Open a database that is made or brought up to date first, while nobody else opens it.
 
     Raises:
@@ -115,7 +144,7 @@ def make_current(path: str) -> sqlite3.Connection:
     with Gate(path) as lock:
         connection = _open(path, is_ours=_has_note(path))
         lock.write(_NOTE)
-        return connection
+        return Opened(connection, places_of(path))
 
 
 def _open(path: str, *, is_ours: bool) -> sqlite3.Connection:

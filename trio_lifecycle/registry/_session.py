@@ -5,20 +5,21 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 from trio_lifecycle._state_dir import make_private
 from trio_lifecycle.registry import _schema
-from trio_lifecycle.registry._opening import Gate, make_current, open_as_it_is, open_current
+from trio_lifecycle.registry._opening import (
+    Gate,
+    make_current,
+    open_as_it_is,
+    open_current,
+    places_of,
+)
 from trio_lifecycle.registry._private_files import find_private
 from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside
 
 ResultT = TypeVar("ResultT")
-
-# Without -journal, which a database in WAL mode has not.
-_LASTING: Final = ("", "-wal", "-shm")
-
-Places = list[tuple[int, int] | None]
 
 
 class Mark(NamedTuple):
@@ -66,19 +67,18 @@ class Session:
 
     def __init__(self, path: str, *, writes: bool = True) -> None:
         self._path = path
-        self.lasts = True
         make_private(Path(path).parent)
         # Before the first file is made: nothing is written where something is wrong.
         for suffix in ("", *COMPANIONS):
             find_private(path + suffix)
         try:
-            self.connection = open_current(path) or make_current(path)
+            opened = open_current(path) or make_current(path)
         except (OSError, sqlite3.Error):
-            connection = None if writes else open_as_it_is(path)
-            if connection is None:
+            as_it_is = None if writes else open_as_it_is(path)
+            if as_it_is is None:
                 raise
-            self.connection, self.lasts = connection, False
-        self._places = _places(path)
+            opened = as_it_is
+        self.connection, self._places, self.lasts = opened
         self.pid = os.getpid()
 
     def in_place(self) -> bool:
@@ -87,7 +87,7 @@ class Session:
         What is written into a file that was removed is lost, and so is what is written past a log
         (-wal) that was removed.
         """
-        return self._places == _places(self._path)
+        return self._places == places_of(self._path)
 
     def transact(self, work: Callable[[sqlite3.Connection], ResultT], begin: str) -> ResultT:
         """Do some work in a transaction: all of it, or nothing."""
@@ -119,8 +119,3 @@ class Session:
     def close(self) -> None:
         """Close the connection."""
         self.connection.close()
-
-
-def _places(path: str) -> Places:
-    found = (find_private(path + suffix) for suffix in _LASTING)
-    return [None if stat is None else (stat.st_dev, stat.st_ino) for stat in found]
