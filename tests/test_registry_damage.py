@@ -216,7 +216,7 @@ def test_each_damaged_file_has_a_name_of_its_own(
 async def test_a_disk_that_damages_every_file_is_not_tried_for_ever(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def damage(connection: sqlite3.Connection) -> None:
+    def damage(connection: sqlite3.Connection, passed: object) -> None:
         raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "broken")
 
     monkeypatch.setattr("trio_lifecycle.registry._rows.find_all", damage)

@@ -385,6 +385,39 @@ trio.run(main)
         assert "found queen" == first
 
 
+@pytest.mark.fault(62, 66)
+@pytest.mark.skipif(
+    not permitted("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
+    reason="only root may mount a disk",
+)
+def test_a_bad_record_where_nothing_can_be_written_keeps_no_other_from_being_found(
+    tmp_path: Path,
+) -> None:
+    code = f"""{READ_ONLY}
+import logging, subprocess
+from tests.registries import execute
+room = str(Path(sys.argv[1]).parent)
+subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "tmpfs", room], check=True)
+trio.run(registry.put, record())
+registry.close()
+execute(Path(sys.argv[1]), "INSERT INTO daemons (name, record) VALUES ('bad', '[')")
+subprocess.run(["mount", "-o", "remount,ro", room], check=True)
+logging.basicConfig(format="%(message)s")
+
+async def read():
+    await look()
+    await look()
+    print(await registry.get("bad"))
+
+trio.run(read)
+"""
+    path = str(tmp_path / "registry.sqlite")
+    said = run_app(code, path, within=("unshare", "--mount"))
+    assert "has a record of 'bad' that can't be meant" in said[0]
+    assert "and can't be set aside" in said[0]
+    assert ["found queen", "found queen", "None"] == said[1:]
+
+
 async def test_a_path_below_a_file_is_an_error_of_the_registry(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "Not a directory; use another path" in await refusal(tmp_path / "file" / "sub" / "r")

@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -336,9 +336,9 @@ async def test_a_watch_reads_the_records_only_when_something_has_changed(
     looks = []
     find = _rows.find_last_changes
 
-    def counting(connection: sqlite3.Connection) -> object:
+    def counting(connection: sqlite3.Connection, passed: Container[int]) -> object:
         looks.append(connection)
-        return find(connection)
+        return find(connection, passed)
 
     monkeypatch.setattr(_changes, "find_last_changes", counting)
     monkeypatch.setattr(_changes, "LOOK_INTERVAL_S", 0.001)
@@ -494,9 +494,9 @@ async def test_the_loop_goes_on_while_the_file_is_read(
     in_thread = []
     find = _rows.find
 
-    def noting(connection: sqlite3.Connection, name: str) -> object:
+    def noting(connection: sqlite3.Connection, name: str, passed: Container[int]) -> object:
         in_thread.append(trio.lowlevel.in_trio_run())
-        return find(connection, name)
+        return find(connection, name, passed)
 
     monkeypatch.setattr(_rows, "find", noting)
     await registry.get("queen")

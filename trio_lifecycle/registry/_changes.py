@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Sequence
 from typing import Final, NamedTuple
 
 import trio
@@ -31,12 +31,12 @@ class Look(NamedTuple):
     found: LastChanges | None
 
 
-def look(connection: sqlite3.Connection, last: Look | None) -> Look:
+def look(connection: sqlite3.Connection, passed: Container[int] = (), *, last: Look | None) -> Look:
     """Look for changes since the last look, within a transaction of the caller."""
     mark = mark_of(connection)
     if last is not None and mark == last.mark:
         return Look(mark, None)
-    return Look(mark, find_last_changes(connection))
+    return Look(mark, find_last_changes(connection, passed))
 
 
 class Changes(AsyncIterator[RecordChange]):

@@ -90,10 +90,10 @@ def open_current(path: str) -> Opened | None:
             # The first look makes what stands beside the file, so that its place is known.
             _schema.check_version(_schema.version_of(connection), _schema.STEPS)
             _set_pace(connection)
+            return Opened(connection, places_of(path))
         except BaseException:
             connection.close()
             raise
-        return Opened(connection, places_of(path))
 
 
 def _is_current(path: str) -> bool:

@@ -1,5 +1,7 @@
 """The rows of the database: records as they are stored, and what is done with them.
 
+Those that can't be records and can't be set aside either are passed over by their number.
+
 Every function but the first two works within a transaction of its caller.
 """
 
@@ -8,7 +10,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -81,18 +83,20 @@ def decode(row: Row) -> Reading:
     return reading
 
 
-def find(connection: sqlite3.Connection, name: str) -> DaemonRecord | None:
+def find(
+    connection: sqlite3.Connection, name: str, passed: Container[int] = ()
+) -> DaemonRecord | None:
     """Give the record of this name, None when there is none.
 
     Raises:
         BadRowsError: It can't be one.
     """
     question = "SELECT change, name, record FROM daemons WHERE name = ? AND record IS NOT NULL"
-    found = connection.execute(question, (name,)).fetchone()
-    return None if found is None else _decode_all(connection, [Row(*found)])[0]
+    rows = _without(passed, connection.execute(question, (name,)))
+    return next(iter(_decode_all(connection, rows)), None)
 
 
-def find_all(connection: sqlite3.Connection) -> list[DaemonRecord]:
+def find_all(connection: sqlite3.Connection, passed: Container[int] = ()) -> list[DaemonRecord]:
     """Give all records, ordered by name.
 
     Raises:
@@ -100,11 +104,11 @@ def find_all(connection: sqlite3.Connection) -> list[DaemonRecord]:
     """
     # By bytes of UTF-8, which is the order of Python's strings, too.
     question = "SELECT change, name, record FROM daemons WHERE record IS NOT NULL ORDER BY name"
-    return _decode_all(connection, [Row(*found) for found in connection.execute(question)])
+    return _decode_all(connection, _without(passed, connection.execute(question)))
 
 
 def find_last_changes(
-    connection: sqlite3.Connection,
+    connection: sqlite3.Connection, passed: Container[int] = ()
 ) -> list[tuple[object, DaemonRecord | None]]:
     """Give each name with its record, None if it was removed, in the order of their last changes.
 
@@ -112,7 +116,7 @@ def find_last_changes(
         BadRowsError: Some can't be records.
     """
     question = "SELECT change, name, record FROM daemons ORDER BY change"
-    rows = [Row(*found) for found in connection.execute(question)]
+    rows = _without(passed, connection.execute(question))
     there = [row for row in rows if row.record is not None]
     records = iter(_decode_all(connection, there))
     return [(row.name, None if row.record is None else next(records)) for row in rows]
@@ -175,6 +179,10 @@ def set_aside(connection: sqlite3.Connection, row: Row, reason: str) -> bool:
 def _store(connection: sqlite3.Connection, name: str, text: str | None) -> None:
     # What is replaced is removed first, so this has a new number in the order of changes.
     connection.execute("INSERT OR REPLACE INTO daemons (name, record) VALUES (?, ?)", (name, text))
+
+
+def _without(passed: Container[int], found: Iterable[tuple[int, object, object]]) -> list[Row]:
+    return [Row(*values) for values in found if values[0] not in passed]
 
 
 def _decode_all(connection: sqlite3.Connection, rows: Sequence[Row]) -> list[DaemonRecord]:

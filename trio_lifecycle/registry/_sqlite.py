@@ -3,9 +3,9 @@
 import logging
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Container
 from contextlib import asynccontextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -71,7 +71,7 @@ class SQLiteRegistry(Registry):
         self._claims = Path(f"{self._path}.claims")
         self._turns = Turns()
         self._held: dict[str, ClaimFile] = {}
-        self._read: dict[str, tuple[Mark, DaemonRecord | None]] = {}
+        self._known: dict[str, tuple[Mark, DaemonRecord | None]] = {}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._path!r})"
@@ -116,13 +116,13 @@ class SQLiteRegistry(Registry):
     async def get(self, name: str) -> DaemonRecord | None:
         """Give the record of this name, None when there is none."""
         check_name("name", name)
-        mark, record = await self._do(partial(_find, name=name))
-        self._read[name] = mark, record
+        mark, record = await self._read(partial(_find, name=name))
+        self._known[name] = mark, record
         return record
 
     def confirms(self, record: DaemonRecord) -> bool:
         """Look whether anything has changed since the name was last read through this object."""
-        mark, found = self._read.get(record.name, (None, None))
+        mark, found = self._known.get(record.name, (None, None))
         if mark is None or found is None or not found.is_about_same(record):
             return False
         return mark == self._file.find_mark()
@@ -142,27 +142,27 @@ class SQLiteRegistry(Registry):
                 held.insist()
             _rows.put(connection, record)
 
-        await self._do(put, writes=True)
+        await self._write(put)
 
     async def replace(self, old: DaemonRecord, new: DaemonRecord) -> bool:
         """Store ``new`` if what is stored is still of ``old``'s instance and in its state."""
         check_same_name(old, new)
-        return await self._do(partial(_rows.replace, old=old, new=new), writes=True)
+        return await self._write(partial(_rows.replace, old=old, new=new))
 
     async def remove(self, record: DaemonRecord) -> bool:
         """Remove the record of this name if it still is about this instance."""
-        return await self._do(partial(_rows.remove, record=record), writes=True)
+        return await self._write(partial(_rows.remove, record=record))
 
     async def daemons(self) -> list[DaemonRecord]:
         """Give all records, ordered by name."""
-        return await self._do(_rows.find_all)
+        return await self._read(_rows.find_all)
 
     def watch(self) -> AsyncIterator[RecordChange]:
         """Give every record that is there, and then each change, without an end."""
         return Changes(self._look)
 
     async def _look(self, last: Look | None) -> Look:
-        return await self._do(partial(look, last=last))
+        return await self._read(partial(look, last=last))
 
     def _looks_free(self, file: ClaimFile) -> bool:
         with complaining(self._path):
@@ -171,23 +171,46 @@ class SQLiteRegistry(Registry):
     def _claim_file(self, name: str) -> ClaimFile:
         return ClaimFile(self._claims, check_name("name", name))
 
+    async def _read(self, find: Callable[[sqlite3.Connection, Container[int]], ResultT]) -> ResultT:
+        """Look into the database; rows that can't be records are passed over."""
+        passed: set[int] = set()
+
+        def find_the_rest() -> ResultT:
+            return self._file.run(lambda connection: find(connection, passed), writes=False)
+
+        def pass_over(bad: _rows.BadRowsError) -> None:
+            try:
+                self._set_aside(bad)
+            except (sqlite3.Error, OSError):
+                # Where nothing can be written, they stay, and keep no other from being found.
+                for row, reason in bad.rows:
+                    passed.add(row.change)
+                    _warn_of_bad_row(self._path, row.name, reason)
+
+        return await self._do(find_the_rest, pass_over)
+
+    async def _write(self, work: Callable[[sqlite3.Connection], ResultT]) -> ResultT:
+        """Work in the database; rows that can't be records are set aside."""
+        return await self._do(partial(self._file.run, work, writes=True), self._set_aside)
+
     async def _do(
-        self, work: Callable[[sqlite3.Connection], ResultT], *, writes: bool = False
+        self, work: Callable[[], ResultT], mend: Callable[[_rows.BadRowsError], None]
     ) -> ResultT:
-        """Work in the database, once others let us."""
+        """Work, once others let us."""
+
+        def work_and_mend() -> ResultT:
+            while True:
+                try:
+                    return work()
+                except _rows.BadRowsError as bad:
+                    mend(bad)
+
         patience = Patience(self._path)
         while True:
             try:
-                return await self._in_thread(partial(self._work, work, writes=writes))
+                return await self._in_thread(work_and_mend)
             except OccupiedError:
                 await patience.pause()
-
-    def _work(self, work: Callable[[sqlite3.Connection], ResultT], *, writes: bool) -> ResultT:
-        while True:
-            try:
-                return self._file.run(work, writes=writes)
-            except _rows.BadRowsError as bad:
-                self._set_aside(bad)
 
     def _set_aside(self, bad: _rows.BadRowsError) -> None:
         def move(connection: sqlite3.Connection) -> list[tuple[object, str]]:
@@ -201,7 +224,7 @@ class SQLiteRegistry(Registry):
                 "the registry %s had a record of %r that can't be meant (%s). It is in the table "
                 "set_aside now, and counts as not there.",
                 self._path,
-                name.decode(errors="replace") if isinstance(name, bytes) else name,
+                _readable(name),
                 reason,
             )
 
@@ -213,8 +236,26 @@ class SQLiteRegistry(Registry):
         return await trio.to_thread.run_sync(complaining_call, limiter=_limiter_of_this_run())
 
 
-def _find(connection: sqlite3.Connection, name: str) -> tuple[Mark, DaemonRecord | None]:
-    return mark_of(connection), _rows.find(connection, name)
+def _find(
+    connection: sqlite3.Connection, passed: Container[int], *, name: str
+) -> tuple[Mark, DaemonRecord | None]:
+    return mark_of(connection), _rows.find(connection, name, passed)
+
+
+# Not at each look.
+@lru_cache(maxsize=10_000)
+def _warn_of_bad_row(path: str, name: object, reason: str) -> None:
+    _log.warning(
+        "the registry %s has a record of %r that can't be meant (%s) and can't be set aside, for "
+        "nothing can be written there. It counts as not there.",
+        path,
+        _readable(name),
+        reason,
+    )
+
+
+def _readable(name: object) -> object:
+    return name.decode(errors="replace") if isinstance(name, bytes) else name
 
 
 def _limiter_of_this_run() -> trio.CapacityLimiter:
