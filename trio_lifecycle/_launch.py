@@ -199,10 +199,11 @@ class Launch:
 
     async def _end_strays(self, process: Process) -> None:
         """End what has left its session, as a program does that puts itself into the background."""
-        if self._detached:
-            # Shielded, because the start may have been cancelled. It is a look, and waits for none.
-            with trio.CancelScope(shield=True):
-                strays = await self._by.spawner.find_strays(process, self.instance_id)
+        if not self._detached:
+            return
+        # Shielded, because the start may have been cancelled. Bounded: a look, then the ladder.
+        with trio.CancelScope(shield=True):
+            strays = await self._by.spawner.find_strays(process, self.instance_id)
             if strays is not None:
                 diary = Diary(self.config.name, self.instance_id, self._by.observer, State.READY)
                 await Stopper(strays, self.config.stop_ladder, diary).stop()

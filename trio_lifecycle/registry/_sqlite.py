@@ -13,6 +13,7 @@ import trio
 
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._names import check_name
+from trio_lifecycle._paths import absolute
 from trio_lifecycle._state_dir import registry_path
 from trio_lifecycle.abc import ClaimHolder, DaemonRecord, RecordChange, Registry
 from trio_lifecycle.registry import _rows
@@ -275,10 +276,5 @@ def _absolute(path: object) -> str:
         raise ConfigError("path", f"must be a path, not {path!r}") from None
     if not isinstance(given, str) or not given or "\0" in given:
         raise ConfigError("path", f"must be the path of a file, not {given!r}")
-    try:
-        # A program may change its directory between construction and use.
-        return os.path.abspath(given)  # noqa: PTH100 - Path.absolute() would keep ".."
-    except OSError:
-        raise ConfigError(
-            "path", f"{given!r} is relative to a directory that is gone; give an absolute path"
-        ) from None
+    # A program may change its directory between construction and use.
+    return os.path.normpath(absolute("path", given))
