@@ -3,30 +3,23 @@
 import os
 import select
 import signal
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from pathlib import Path
 
 import trio
 
 from trio_lifecycle._machine import identity_of
 from trio_lifecycle._output import FileOutput
-from trio_lifecycle._proc import (
-    Stat,
-    all_stats,
-    signal_process,
-    tree_of,
-    wchan,
-)
+from trio_lifecycle._proc import Stat, all_stats, tree_of
 from trio_lifecycle._records import Identity
-from trio_lifecycle.abc import Process, Verdict
+from trio_lifecycle.abc import Verdict
 from trio_lifecycle.spawner._listening import Listening
+from trio_lifecycle.spawner._observed import ObservedProcess, living
 from trio_lifecycle.spawner._program import runs
 from trio_lifecycle.spawner._unseen_process import NoLines
-from trio_lifecycle.spawner._wait import wait_for
 
 
-class FoundProcess(Process):
+class FoundProcess(ObservedProcess):
     """A process of this machine that is not our child.
 
     Told by its number and start time together.
@@ -41,9 +34,9 @@ class FoundProcess(Process):
     def __init__(
         self, stat: Stat, pidfd: int, instance_id: str = "", output: FileOutput | None = None
     ) -> None:
+        super().__init__(output)
         self._stat = stat
         self._pidfd = pidfd
-        self._output = output
         self._identity: Identity | None = None
         self._listening = Listening(lambda: tree_of(stat, all_stats()), instance_id)
         self._turn = trio.Lock()
@@ -70,16 +63,6 @@ class FoundProcess(Process):
         return self._identity
 
     @property
-    def log_file(self) -> Path | None:
-        """As it was recorded."""
-        return None if self._output is None else self._output.path
-
-    @property
-    def status(self) -> None:
-        """Only its parent could know."""
-        return None
-
-    @property
     def ended(self) -> bool:
         """Ask the pidfd."""
         if not self._ended:
@@ -101,7 +84,7 @@ class FoundProcess(Process):
         """
         stats = all_stats()
         main = stats.get(self.pid)
-        self._tree = {stat.pid: stat for stat in self._tree.values() if _lives(stat, stats)}
+        self._tree = living(self._tree, stats)
         if main is None:
             keeps_number = any(stat.is_led_by(self.pid) for stat in self._tree.values())
         else:
@@ -116,26 +99,10 @@ class FoundProcess(Process):
             while not self.ended:
                 await trio.lowlevel.wait_readable(self._pidfd)
 
-    async def wait_gone(self) -> None:
-        """Wait for one after the other."""
-        await self.wait()
-        while rest := self._rest():
-            await wait_for(rest[0])
-
     async def send_signal(self, signum: int) -> None:
         """Send through the pidfd."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, signum)
-
-    async def signal_tree(self, signum: int) -> None:
-        """Send to each by its identity."""
-        for stat in self._rest():
-            with suppress(PermissionError):
-                signal_process(stat, signum)
-
-    def find_stuck(self) -> tuple[int, str] | None:
-        """Look at what is left."""
-        return next(((stat.pid, wchan(stat.pid)) for stat in self._rest()), None)
 
     async def contains(self, pid: int) -> bool | None:
         """Look at the tree."""
@@ -151,18 +118,9 @@ class FoundProcess(Process):
         # As long as it has not ended the number is not another's.
         return None if self.ended else found
 
-    def output_tail(self) -> bytes:
-        """Give the end of the log file; nothing if its starter wanted the output elsewhere."""
-        return b"" if self._output is None else self._output.tail()
-
     def lines(self) -> AsyncIterator[str]:
         """Follow the log file; no line if its starter wanted the output elsewhere."""
         return NoLines() if self._output is None else self._output.lines(self)
 
     def close(self) -> None:
         """The descriptor stays with the object: others may use it, too."""
-
-
-def _lives(stat: Stat, stats: Mapping[int, Stat]) -> bool:
-    now = stats.get(stat.pid)
-    return now is not None and now.start_time == stat.start_time and not now.dead
