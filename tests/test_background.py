@@ -37,6 +37,7 @@ while not os.path.exists(sys.argv[-1]):
 """
 
 
+@pytest.mark.fault(100)
 @pytest.mark.parametrize("detach", [True, False])
 async def test_what_has_gone_to_the_background_is_ended_when_the_start_has_failed(
     detach: bool, tmp_path: Path

@@ -165,7 +165,7 @@ def test_a_record_of_before_a_reboot_is_stale_and_its_number_is_not_signalled(
         )
 
 
-@pytest.mark.fault(44, 99)
+@pytest.mark.fault(44, 99, 100)
 @pytest.mark.parametrize(
     "changes", [{"pid_namespace": 1}, {"host": "another", "boot_id": "another"}], ids=str
 )

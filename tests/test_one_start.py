@@ -231,6 +231,7 @@ async def test_another_program_at_the_port_is_named_and_nothing_is_started(serve
     assert ["starting", "failed"] == trace.kinds
 
 
+@pytest.mark.fault(100)
 async def test_the_same_program_or_script_at_the_port_is_adopted(
     serve: Serve, tmp_path: Path
 ) -> None:

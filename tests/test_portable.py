@@ -64,7 +64,9 @@ from trio_lifecycle import _proc
 _procfs.read = _proc.read = refuse
 _proc.all_pids = list
 _procfs.namespace = lambda *_: None
+"""
 
+OWNS = """
 async def main():
     try:
         async with DaemonLifecycle(shell_daemon("sleep 1000")).running():
@@ -83,6 +85,6 @@ trio.run(main)
 
 
 def test_a_daemon_is_owned_without_all_that_only_linux_has() -> None:
-    refused, owned, rung = run_app(WITHOUT_LINUX)
+    refused, owned, rung = run_app(WITHOUT_LINUX + OWNS)
     assert "only Linux" in refused
     assert ("scoped True", "SIGTERM") == (owned, rung)

@@ -147,6 +147,7 @@ def test_a_detached_daemon_that_dies_between_two_runs_leaves_no_zombie() -> None
         os.waitpid(pid, os.WNOHANG)
 
 
+@pytest.mark.fault(100)
 def test_a_lifecycle_that_another_threads_run_uses_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
