@@ -381,6 +381,19 @@ async def test_a_check_that_asks_for_its_own_daemon_by_another_object_waits_for_
 
 # --- who answers ----------------------------------------------------------------------------------
 
+
+async def test_any_program_of_the_same_interpreter_is_adopted_whatever_expect_says(
+    tmp_path: Path,
+) -> None:
+    port = free_port()
+    first = await DaemonLifecycle(daemon(tmp_path, port=port)).ensure_running()
+    mode = HealthCheck(f"http://127.0.0.1:{port}/", expect=lambda _: False)
+    config = LifecycleConfig(sys.executable, name="other", ready_mode=mode, detach=True)
+    second = await DaemonLifecycle(config).ensure_running()
+    assert ("adopted", first.pid) == (second.origin, second.pid)
+    await first.kill()
+
+
 MOUNTS = ("unshare", "--mount")
 
 BEHIND_A_NAME = """
