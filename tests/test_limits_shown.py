@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import trio
+from attrs import evolve
 
 from tests.one_start_programs import daemon, starts
 from tests.simulated import in_simulated_time
@@ -382,15 +383,18 @@ async def test_a_check_that_asks_for_its_own_daemon_by_another_object_waits_for_
 # --- who answers ----------------------------------------------------------------------------------
 
 
-async def test_any_program_of_the_same_interpreter_is_adopted_whatever_expect_says(
+async def test_any_program_of_the_same_interpreter_is_adopted_unless_it_is_refused(
     tmp_path: Path,
 ) -> None:
     port = free_port()
     first = await DaemonLifecycle(daemon(tmp_path, port=port)).ensure_running()
-    mode = HealthCheck(f"http://127.0.0.1:{port}/", expect=lambda _: False)
+    mode = HealthCheck(f"http://127.0.0.1:{port}/")
     config = LifecycleConfig(sys.executable, name="other", ready_mode=mode, detach=True)
     second = await DaemonLifecycle(config).ensure_running()
     assert ("adopted", first.pid) == (second.origin, second.pid)
+    picky = evolve(config, name="picky", ready_mode=evolve(mode, expect=lambda _: False))
+    with pytest.raises(ForeignDaemonError, match=f"process {first.pid} "):
+        await DaemonLifecycle(picky).ensure_running()
     await first.kill()
 
 

@@ -257,12 +257,7 @@ class Launch:
         process.report_strays(lambda pid, command: self.diary.note(Stray, pid=pid, command=command))
         nursery.start_soon(self.watch)
         await self._let_it_run(process, port, began)
-        try:
-            report = await self._wait_until_ready(process, stopper, began)
-        except DiedBeforeReadyError as error:
-            if self._entry is not None and await self._entry.was_stopped():
-                raise self._stopped() from error
-            raise
+        report = await self._await_readiness(process, stopper, began)
         await self._record(process, report)
         ready_after_s = trio.current_time() - began
         handle = self._hand_out("spawned", report, ready_after_s)
@@ -303,6 +298,16 @@ class Launch:
         await process.wait_over()
         readiness.cancel()
         over.set()
+
+    async def _await_readiness(self, process: Process, stopper: Stopper, began: float) -> Report:
+        """Tell a stop by another program from a death."""
+        try:
+            return await self._wait_until_ready(process, stopper, began)
+        except DiedBeforeReadyError as error:
+            death = error
+        if self._entry is not None and await self._entry.was_stopped():
+            raise self._stopped() from death
+        raise death
 
     async def _wait_until_ready(self, process: Process, stopper: Stopper, began: float) -> Report:
         """Race the ready mode with the end of the process and with the deadline.

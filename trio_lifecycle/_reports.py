@@ -34,6 +34,7 @@ class Sighting(NamedTuple):
         accepted: True when what answers was said to be the right one, whoever it is; None when that
             will be said once it is up.
         place: Where it was asked, for people.
+        refused: True when what answers was said not to be the right one, whatever it runs.
     """
 
     report: Report | None
@@ -41,6 +42,7 @@ class Sighting(NamedTuple):
     address: tuple[str, int] | None = None
     accepted: bool | None = False
     place: str = "its address"
+    refused: bool = False
 
 
 class Verdict(Enum):

@@ -217,7 +217,8 @@ class Search:
             return None
         assert sighting.report is not None
         process = await self._owner_of(sighting)
-        if not sighting.accepted and not await self._runs_our_program(process):
+        is_ours = sighting.accepted or await self._runs_our_program(process)
+        if sighting.refused or not is_ours:
             raise self._foreign(sighting)
         armed = await self._arm_again("", sighting.report.port)
         return Adoptee(process, sighting.report, armed, None)

@@ -82,9 +82,11 @@ class HealthCheck(ReadyMode):
             much.
         expect: Says whether who answers *before* the daemon is started is the daemon: a callable
             that is given an ``Answer``, with the headers and the first 64 KiB of the body, and
-            returns true or false. Defaults to None: without a record, only a process that runs the
-            very file of ``binary_name`` is. Give one for a daemon behind a wrapper, in a container,
-            of another user or on another machine; too lenient, it adopts strangers.
+            returns true or false. Who is refused is a stranger, whatever he runs. Defaults to
+            None: without a record, only a process that runs the very file of ``binary_name`` is the
+            daemon. Give one for a daemon behind a wrapper, in a container, of another user or on
+            another machine, and for one that is started by an interpreter; too lenient, it adopts
+            strangers.
     """
 
     url: str = field(converter=_url)
@@ -136,8 +138,14 @@ class HealthCheck(ReadyMode):
         accepted: bool | None = False
         if self.expect is not None:
             accepted = bool(self.expect(answer)) if is_up else None
-        report = Report(self.url, port_of(self.url)) if is_up else None
-        return Sighting(report, f"{self.url} {answer}", _address(url), accepted, self.url)
+        return Sighting(
+            report=Report(self.url, port_of(self.url)) if is_up else None,
+            detail=f"{self.url} {answer}",
+            address=_address(url),
+            accepted=accepted,
+            place=self.url,
+            refused=self.expect is not None and accepted is False,
+        )
 
 
 class ArmedHealthCheck(ArmedReady):
