@@ -6,6 +6,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -18,17 +20,21 @@ from tests.support import (
     lives,
     permitted,
     run_app,
+    shell_daemon,
     wait_until_gone,
 )
 from tests.test_pid_reuse import NAMESPACE
 from trio_lifecycle import (
     BinaryNotFoundError,
+    ConfigError,
     DaemonDiedError,
     DaemonLifecycle,
     DaemonStateUnknownError,
+    ForeignDaemonError,
     HealthCheck,
     LifecycleConfig,
     StopLadder,
+    attach,
     open_daemon_nursery,
 )
 
@@ -281,3 +287,50 @@ def test_the_first_process_of_a_container_is_used_only_if_it_is_accepted_and_nev
     None
 ):
     assert ["process 1", "None"] == run_app(SERVED_BY_THE_FIRST, within=NAMESPACE)
+
+
+async def _async_expectation(_: object) -> bool:
+    return True
+
+
+def _failing_expectation(_: object) -> bool:
+    raise ValueError("it can't be read")
+
+
+@pytest.mark.fault(13)
+@pytest.mark.parametrize(
+    ("expect", "error"),
+    [(_async_expectation, ConfigError), (_failing_expectation, ForeignDaemonError)],
+)
+async def test_an_expectation_that_can_not_be_asked_accepts_nobody(
+    expect: Any, error: type[Exception]
+) -> None:
+    with serving() as server:
+        mode = HealthCheck(f"http://127.0.0.1:{server.port}/", expect=expect)
+        with pytest.raises(error):
+            await DaemonLifecycle(LifecycleConfig(sys.executable, ready_mode=mode)).run()
+
+
+LEAVES_ANOTHER = "setsid sleep 1000 & echo $! > other; exec sleep 1000"
+
+
+@pytest.mark.parametrize("by", ["its starter", "another program"])
+async def test_a_daemon_that_it_has_left_running_stays_when_it_is_stopped(
+    by: str, tmp_path: Path
+) -> None:
+    lifecycle = DaemonLifecycle(shell_daemon(LEAVES_ANOTHER, detach=True, working_dir=tmp_path))
+    daemon = await lifecycle.ensure_running()
+    other = tmp_path / "other"
+    with trio.fail_after(PATIENCE_S):
+        # A file can't be waited for.
+        while not other.exists() or not other.read_text():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        pid = int(other.read_text())
+        while os.getsid(pid) != pid:
+            await trio.sleep(0.01)
+    try:
+        await (daemon if by == "its starter" else await attach(daemon.name)).stop()
+        assert lives(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    await wait_until_gone(pid)

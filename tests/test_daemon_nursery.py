@@ -4,6 +4,7 @@ from math import inf
 
 import pytest
 import trio
+from attrs import evolve
 
 from tests.households import named, names
 from tests.simulated import in_simulated_time
@@ -11,11 +12,13 @@ from tests.trace import Trace
 from trio_lifecycle import (
     ConfigChangedError,
     DaemonHandle,
+    DaemonLifecycle,
     DiedBeforeReadyError,
     LifecycleError,
 )
+from trio_lifecycle._config import OnChange
 from trio_lifecycle._nursery import DaemonNursery, open_daemon_nursery
-from trio_lifecycle.testing import SimulatedDaemon
+from trio_lifecycle.testing import SimulatedDaemon, SimulatedSpawner
 
 # --- one start ---
 
@@ -234,3 +237,26 @@ async def test_the_failure_of_another_configuration_is_not_shared() -> None:
         await trio.sleep(1.0)
         daemon = await daemons.ensure_running(named("queen", env={"NEW": "1"}))
         assert [daemon] == list(daemons)
+
+
+@in_simulated_time
+async def test_one_that_was_found_running_is_compared_with_what_it_was_started_with() -> None:
+    simulated = SimulatedDaemon()
+
+    def wanted(value: str, on_change: OnChange = "keep") -> DaemonLifecycle:
+        config = simulated.lifecycle(detach=True, on_change=on_change).config
+        return DaemonLifecycle(
+            evolve(config, env={"VALUE": value}),
+            spawner=SimulatedSpawner(simulated),
+            registry=simulated.registry,
+        )
+
+    before = await wanted("its own").ensure_running()
+    async with open_daemon_nursery() as daemons:
+        found = await daemons.ensure_running(wanted("another"))
+        assert before.instance_id == found.instance_id
+        with pytest.raises(ConfigChangedError):
+            await daemons.ensure_running(wanted("another", "error"))
+        assert found is await daemons.ensure_running(wanted("its own", "error"))
+        assert found is await daemons.ensure_running(wanted("its own", "restart"))
+    assert 1 == simulated.spawned

@@ -225,9 +225,30 @@ sys.stdin.read()
         process.kill()
         process.wait()
         # Within a tick, too: a quick server is seen to be up in the one in which it forks.
-        for seen_alive, is_found in ((born + 1, True), (born, True), (born - 1, False)):
-            found = await find(evolve(record, seen_alive=seen_alive))
-            assert is_found == (found is not None)
+        for seen_alive in (born + 1, born):
+            assert await find(evolve(record, seen_alive=seen_alive)) is not None
+        assert f"whether {worker}, " in await unknown(evolve(record, seen_alive=born - 1))
+    finally:
+        os.kill(worker, signal.SIGKILL)
+    await wait_until_gone(worker)
+
+
+async def test_what_is_left_is_its_own_if_it_has_the_port(start: Start) -> None:
+    code = """
+import os, socket, subprocess, sys
+listener = socket.create_server(("127.0.0.1", 0))
+child = subprocess.Popen(["/bin/sleep", "1000"], env={}, pass_fds=[listener.fileno()])
+print(child.pid, listener.getsockname()[1], flush=True)
+sys.stdin.read()
+"""
+    process = start(code, start_new_session=True)
+    worker, port = say(process)
+    try:
+        record = record_at(process.pid)
+        process.kill()
+        process.wait()
+        assert await find(evolve(record, port=port)) is not None
+        assert f"whether {worker}, " in await unknown(record)
     finally:
         os.kill(worker, signal.SIGKILL)
     await wait_until_gone(worker)

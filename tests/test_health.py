@@ -1,5 +1,6 @@
 """Ready by HTTP: the daemon's own answer counts, and nobody else's."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import trio
 
+from tests.simulated import in_simulated_time
 from tests.support import (
     PATIENCE_S,
     QUICK_PYTHON,
@@ -31,8 +33,10 @@ from trio_lifecycle import (
     Output,
     ReadyTimeoutError,
 )
-from trio_lifecycle.abc import ArmedReady, Process, Start
+from trio_lifecycle.abc import ArmedReady, Process, Start, Verdict
 from trio_lifecycle.spawner._local_prober import LocalProber
+from trio_lifecycle.testing import SimulatedDaemon, SimulatedSpawner
+from trio_lifecycle.testing._spawner import SimulatedProcess
 
 # Answers with the statuses given, the last one for ever; each is said when it is sent.
 SERVER = """
@@ -330,3 +334,46 @@ async def test_a_listener_that_forked_twice_into_a_session_of_its_own_is_ours() 
         stray = await heard.pid("server")
         assert "spawned" == daemon.origin
         os.kill(stray, signal.SIGKILL)
+
+
+ANSWERS_ONCE = f"""{SERVER}
+server = listen(*sys.argv[1:])
+connection, _ = server.accept()
+connection.recv(65536)
+server.close()
+connection.sendall(b"HTTP/1.1 200 X\\r\\ncontent-length: 0\\r\\n\\r\\n")
+connection.close()
+time.sleep(1000)
+"""
+
+
+@pytest.mark.fault(13, 19)
+async def test_a_stranger_that_leaves_while_it_answers_makes_nobody_ready() -> None:
+    port = free_port()
+    with stranger(f"import time\n{ANSWERS_ONCE}", "127.0.0.1", str(port)):
+        async with spawned(WAITS) as (process, _):
+            armed = await arm(port)
+            assert await armed.ask(process) is None
+            assert "answered 200" in armed.last_seen
+            assert await armed.ask(process) is None
+            assert "refused" in armed.last_seen
+
+
+@in_simulated_time
+async def test_who_answers_is_asked_again_when_it_could_not_be_looked_at() -> None:
+    class Blind(SimulatedProcess):
+        async def listener_at(self, host: str, port: int) -> Verdict:
+            looks.append(port)
+            if len(looks) == 1:
+                raise OSError(errno.EMFILE, "Too many open files")
+            return await super().listener_at(host, port)
+
+    looks: list[int] = []
+    simulated = SimulatedDaemon()
+    process = Blind(simulated.start(8080))
+    prober = SimulatedSpawner(simulated).open_prober()
+    start = Start(name="daemon", instance_id="instance", port=None, prober=prober)
+    armed = await HealthCheck("http://127.0.0.1:8080/").arm(start)
+    assert await armed.ask(process) is None
+    assert "by whom can't be seen: Too many open files" in armed.last_seen
+    assert await armed.ask(process) is not None

@@ -32,6 +32,7 @@ from trio_lifecycle import (
     ClaimTimeoutError,
     DaemonLifecycle,
     DaemonNotRunningError,
+    DaemonStateUnknownError,
     DiedBeforeReadyError,
     ForeignDaemonError,
     HealthCheck,
@@ -328,7 +329,9 @@ time.sleep(1000)
 """
 
 
-async def test_what_is_left_and_young_and_without_an_environment_stays(tmp_path: Path) -> None:
+async def test_of_what_is_left_and_young_and_without_an_environment_nothing_is_known(
+    tmp_path: Path,
+) -> None:
     config = program(tmp_path, FORKS_LATE, *SLEEPS)
     first = await DaemonLifecycle(config).ensure_running()
     registry = SQLiteRegistry()
@@ -342,11 +345,13 @@ async def test_what_is_left_and_young_and_without_an_environment_stays(tmp_path:
     os.kill(first.pid or 0, signal.SIGKILL)
     await first.wait_exit()
 
-    second = await DaemonLifecycle(config).ensure_running()
+    with pytest.raises(DaemonStateUnknownError, match=f"whether {child}, "):
+        await DaemonLifecycle(config).ensure_running()
 
+    assert await end(child)
+    second = await DaemonLifecycle(config).ensure_running()
     await second.kill()
     assert "spawned" == second.origin
-    assert await end(child)
 
 
 # --- checks before the start ----------------------------------------------------------------------
@@ -387,15 +392,14 @@ async def test_any_program_of_the_same_interpreter_is_adopted_unless_it_is_refus
     tmp_path: Path,
 ) -> None:
     port = free_port()
-    first = await DaemonLifecycle(daemon(tmp_path, port=port)).ensure_running()
-    mode = HealthCheck(f"http://127.0.0.1:{port}/")
-    config = LifecycleConfig(sys.executable, name="other", ready_mode=mode, detach=True)
-    second = await DaemonLifecycle(config).ensure_running()
-    assert ("adopted", first.pid) == (second.origin, second.pid)
-    picky = evolve(config, name="picky", ready_mode=evolve(mode, expect=lambda _: False))
-    with pytest.raises(ForeignDaemonError, match=f"process {first.pid} "):
-        await DaemonLifecycle(picky).ensure_running()
-    await first.kill()
+    async with DaemonLifecycle(daemon(tmp_path, port=port)).running() as first:
+        mode = HealthCheck(f"http://127.0.0.1:{port}/")
+        config = LifecycleConfig(sys.executable, name="other", ready_mode=mode)
+        picky = evolve(config, ready_mode=evolve(mode, expect=lambda _: False))
+        with pytest.raises(ForeignDaemonError, match=f"process {first.pid} "):
+            await DaemonLifecycle(picky).run()
+        async with DaemonLifecycle(config).running() as second:
+            assert ("adopted", first.pid) == (second.origin, second.pid)
 
 
 MOUNTS = ("unshare", "--mount")

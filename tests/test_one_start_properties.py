@@ -173,13 +173,17 @@ async def _no_claim(*_: object) -> AsyncIterator[None]:
     yield
 
 
-async def _takes_one_that_goes_for_ready(entry: Entry, *args: Any) -> Recorded | None:
-    found = await _look(entry, *args)
+async def _takes_one_that_goes_for_ready(
+    entry: Entry, *args: Any, claimed: bool
+) -> Recorded | None:
+    found = await _look(entry, *args, claimed=claimed)
     return None if found is None else found._replace(record=evolve(found.record, state="ready"))
 
 
-async def _takes_one_that_starts_for_gone(entry: Entry, *args: Any) -> Recorded | None:
-    found = await _look(entry, *args)
+async def _takes_one_that_starts_for_gone(
+    entry: Entry, *args: Any, claimed: bool
+) -> Recorded | None:
+    found = await _look(entry, *args, claimed=claimed)
     return None if found is None or found.record.state == "starting" else found
 
 

@@ -282,3 +282,12 @@ async def test_the_output_of_a_daemon_that_writes_its_own_file(tmp_path: Path, l
     life.ended = True
     assert b"o\nyou\n" == output.tail()
     assert ["hello", "you"] == [line async for line in reader]
+
+
+async def test_lines_of_a_file_that_can_not_be_looked_at_are_none(
+    tmp_path: Path, life: Life
+) -> None:
+    life.ended = True
+    reader = FileReader(tmp_path / ("x" * 300), process(life))
+    with pytest.raises(StopAsyncIteration):
+        await anext(reader)

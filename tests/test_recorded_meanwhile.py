@@ -1,5 +1,6 @@
 """What others do with the record of a daemon while that is being started; in simulated time."""
 
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -12,12 +13,15 @@ from trio_lifecycle import (
     DaemonLifecycle,
     DaemonNotRunningError,
     DiedBeforeReadyError,
+    ForeignDaemonError,
     MemoryRegistry,
     ReadyTimeoutError,
     RegistryError,
     attach,
 )
+from trio_lifecycle._diary import Diary
 from trio_lifecycle._entry import Entry
+from trio_lifecycle._states import State
 from trio_lifecycle.abc import DaemonRecord, Process, Report, SpawnRequest
 from trio_lifecycle.testing import SimulatedDaemon, SimulatedSpawner
 from trio_lifecycle.testing._spawner import SimulatedProcess
@@ -122,3 +126,31 @@ async def test_one_whose_gate_does_not_open_in_time_was_not_ready_in_time() -> N
 
     assert 5.0 == pytest.approx(caught.value.waited_s)
     assert (1, 0, 0) == (simulated.spawned, simulated.opened, simulated.alive)
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+@in_simulated_time
+async def test_the_record_of_one_that_died_while_it_started_is_its_starters(claimed: bool) -> None:
+    simulated = SimulatedDaemon()
+    daemon = await simulated.lifecycle(detach=True).ensure_running()
+    (record,) = await simulated.registry.daemons()
+    simulated.incarnations[0].signal(signal.SIGKILL)
+    await simulated.registry.put(evolve(record, state="starting"))
+
+    diary = Diary(daemon.name, daemon.instance_id, None, State.LOOKING)
+    entry = Entry(simulated.registry)
+    found = await entry.look(daemon.name, SimulatedSpawner(simulated), diary, claimed=claimed)
+
+    assert found is None
+    assert claimed == (await simulated.registry.get(daemon.name) is None)
+
+
+@in_simulated_time
+async def test_one_that_is_recorded_by_another_name_is_a_stranger() -> None:
+    simulated = SimulatedDaemon()
+    await simulated.lifecycle(detach=True, free_port=False, name="alpha").ensure_running()
+
+    with pytest.raises(ForeignDaemonError, match="recorded as alpha"):
+        await simulated.lifecycle(detach=True, free_port=False, name="beta").ensure_running()
+
+    assert ["alpha"] == [record.name for record in await simulated.registry.daemons()]

@@ -175,6 +175,14 @@ def test_a_lifecycle_that_another_threads_run_uses_says_so(
         other.join()
 
 
+async def test_a_lifecycle_that_another_threads_run_has_used_says_so_too(tmp_path: Path) -> None:
+    lifecycle = DaemonLifecycle(shell_daemon("exec sleep 1000", detach=True))
+    daemon = await lifecycle.ensure_running()
+    with pytest.raises(ConfigError, match="make one each"):
+        await trio.to_thread.run_sync(trio.run, lifecycle.ensure_running)
+    await daemon.kill()
+
+
 @pytest.mark.parametrize("signum", [-1, 0, 9999])
 async def test_a_signal_that_does_not_exist_is_refused(signum: int) -> None:
     async with DaemonLifecycle(shell_daemon("exec sleep 1000")).running() as daemon:

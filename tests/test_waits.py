@@ -8,7 +8,13 @@ import trio
 
 from tests.households import named
 from tests.simulated import in_simulated_time
-from trio_lifecycle import DaemonHandle, DaemonLifecycle, PreflightError, open_daemon_nursery
+from trio_lifecycle import (
+    DaemonHandle,
+    DaemonLifecycle,
+    Event,
+    PreflightError,
+    open_daemon_nursery,
+)
 from trio_lifecycle.testing import SimulatedDaemon
 
 Ensure = Callable[[DaemonLifecycle], Awaitable[DaemonHandle]]
@@ -74,3 +80,21 @@ async def test_a_start_may_ask_for_others_that_are_being_started_by_somebody_els
         nursery.start_soon(base.ensure_running)
         nursery.start_soon(needs_it.ensure_running)
     assert 1 == daemon.alive
+
+
+@in_simulated_time
+async def test_a_task_that_an_observer_starts_is_not_part_of_the_start() -> None:
+    got = []
+
+    async def ask() -> None:
+        got.append(await lifecycle.ensure_running())
+
+    def observe(event: Event) -> None:
+        if event.kind == "spawned":
+            nursery.start_soon(ask)
+
+    lifecycle = SimulatedDaemon(ready_after=1.0).lifecycle(detach=True, observer=observe)
+    async with trio.open_nursery() as nursery:
+        got.append(await lifecycle.ensure_running())
+    assert 2 == len(got)
+    assert got[0] is got[1]

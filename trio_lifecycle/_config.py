@@ -308,6 +308,7 @@ class LifecycleConfig:
         return fingerprint(
             {
                 "binary_name": self.binary_name,
+                "search_path": [str(directory) for directory in self.search_path],
                 "args": self.args,
                 "env": sorted(self.env.items()),
                 "working_dir": None if self.working_dir is None else str(self.working_dir),

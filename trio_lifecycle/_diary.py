@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from trio_lifecycle._events import Event
 from trio_lifecycle._states import State, next_state
+from trio_lifecycle._waits import apart
 from trio_lifecycle.abc import Observer
 
 _log: Final = logging.getLogger("trio_lifecycle")
@@ -40,7 +41,9 @@ class Diary:
         if self._observer is None:
             return
         try:
-            self._observer(event)
+            # A task that it starts is not waited for.
+            with apart():
+                self._observer(event)
         except BaseException as error:  # noqa: ASYNC103  # an observer awaits nothing
             _log.exception(
                 "an observer of %s failed at %r and hears no more", self.name, event.kind

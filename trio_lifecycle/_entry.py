@@ -75,8 +75,13 @@ class Entry:
 
     # --- what is remembered ---
 
-    async def look(self, name: str, spawner: Spawner, diary: Diary) -> Recorded | None:
+    async def look(
+        self, name: str, spawner: Spawner, diary: Diary, *, claimed: bool
+    ) -> Recorded | None:
         """Find the daemon that is recorded; the record of one that is gone is removed.
+
+        That of one that is gone while it was starting, only by who has the claim: its starter, who
+        has it, tells by its record whether somebody has stopped it.
 
         Raises:
             DaemonStateUnknownError: Whether it lives can't be told.
@@ -86,7 +91,8 @@ class Entry:
             return None
         process = await spawner.find_process(record)
         if process is None or process.gone:
-            await self.drop(record, diary)
+            if claimed or record.state != "starting":
+                await self.drop(record, diary)
             return None
         if has_lost_its_owner(record):
             # Its owner was killed, and it is being ended at this moment.

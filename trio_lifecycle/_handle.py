@@ -115,7 +115,7 @@ class DaemonHandle:
         is gone: all that it has started, or its process group where its ``guarantee`` is "scoped"
         or "detached". Calling it again, from several tasks, or on a daemon that has ended is fine:
         all get the same report. Once begun it is finished also when the caller is cancelled. An
-        adopted daemon is stopped, too, with its descendants and the session that it leads.
+        adopted daemon is stopped, too, with all that has stayed in its session.
 
         Raises:
             StopError: A process outlived SIGKILL by 5 s.

@@ -112,6 +112,14 @@ class Launch:
             reason = str(error).partition("\n")[0] if expected else "the start was given up"
             self.diary.note(Failed, error=type(error).__name__, reason=reason)
 
+    @property
+    def fingerprint(self) -> str:
+        """What the daemon was started with; empty where that is not known."""
+        if self._handle is None or self._handle.origin == "spawned":
+            return self.config.fingerprint
+        record = None if self._entry is None else self._entry.record
+        return "" if record is None else record.fingerprint
+
     # --- one that runs already ---
 
     @property

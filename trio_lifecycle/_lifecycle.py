@@ -197,7 +197,8 @@ class DaemonLifecycle:
         are cancelled. Needs ``detach=True``.
 
         Raises:
-            ConfigError: The daemon is not detached.
+            ConfigError: The daemon is not detached; its start asks for itself; or the lifecycle is
+                used by another ``trio.run()`` that goes on, in a thread.
             DaemonStateUnknownError: It is alive but has not answered for ``ready_timeout``, or it
                 can't be told whether it lives; nothing was started.
             LifecycleError: As for ``running()``.
@@ -231,10 +232,8 @@ class DaemonLifecycle:
     def _insist_on_this_run(self) -> None:
         run = trio.lowlevel.current_trio_token()
         if self._run is not run:
-            if self._attempt is not None and self._attempt.is_open:
-                raise ConfigError(
-                    "lifecycle", "another thread's trio.run() uses it at this moment; make one each"
-                )
+            if self._run is not None and _goes_on(self._run):
+                raise ConfigError("lifecycle", "another thread's trio.run() uses it; make one each")
             self._run, self._attempt = run, None
 
     async def _ensure(self) -> DaemonHandle:
@@ -267,6 +266,14 @@ class DaemonLifecycle:
             registry = default_registry()
         entry = None if registry is None else Entry(registry)
         return Launch(self.config, self._by, detached=detached, entry=entry)
+
+
+def _goes_on(run: trio.lowlevel.TrioToken) -> bool:
+    try:
+        run.run_sync_soon(int)  # does nothing
+    except trio.RunFinishedError:
+        return False
+    return True
 
 
 async def _alone(launch: Launch) -> DaemonHandle:

@@ -111,13 +111,19 @@ class LineReader(AsyncIterator[str]):
         return self._lines.popleft()
 
 
+def _size_of(path: Path) -> int:
+    with suppress(OSError):
+        return path.lstat().st_size
+    return 0
+
+
 class FileReader(AsyncIterator[str]):
     """Lines that a process writes into a file, from the file's present end until its own."""
 
     def __init__(self, path: Path, process: Process) -> None:
         self._path = path
         self._process = process
-        self._offset = path.lstat().st_size if path.exists() else 0
+        self._offset = _size_of(path)
         self._framer = LineFramer()
         self._lines: deque[str] = deque()
         self._done = False

@@ -94,7 +94,9 @@ class Search:
             DaemonStateUnknownError: It can't be told whether it is up, or gone.
         """
         assert self._entry is not None
-        recorded = await self._entry.look(self._config.name, self._by.spawner, self._diary)
+        recorded = await self._entry.look(
+            self._config.name, self._by.spawner, self._diary, claimed=claimed
+        )
         if recorded is None:
             return None
         if recorded.record.state == "ready" and not recorded.process.ended:
@@ -220,8 +222,19 @@ class Search:
         is_ours = sighting.accepted or await self._runs_our_program(process)
         if sighting.refused or not is_ours:
             raise self._foreign(sighting)
+        await self._insist_on_no_other_name(process, sighting)
         armed = await self._arm_again("", sighting.report.port)
         return Adoptee(process, sighting.report, armed, None)
+
+    async def _insist_on_no_other_name(self, process: Process, sighting: Sighting) -> None:
+        """Refuse one that is recorded as another daemon: one process has one name."""
+        identity = process.identity
+        if self._entry is None or identity is None:
+            return
+        for record in await self._entry.registry.daemons():
+            if record.identity == identity and record.name != self._config.name:
+                owner = f"{self._describe_owner(sighting)}, which is recorded as {record.name}"
+                raise ForeignDaemonError(self._config.name, sighting.place, owner)
 
     async def _look(self) -> Sighting | None:
         """Look who answers.

@@ -55,4 +55,14 @@ class Underway:
         return self is other or any(start._leads_to(other) for start in self._waits_for)
 
 
+@contextmanager
+def apart() -> Iterator[None]:
+    """Say that what is done in this block, and what that starts, is part of no start."""
+    token = _doing.set(None)
+    try:
+        yield
+    finally:
+        _doing.reset(token)
+
+
 _doing: Final[ContextVar[Underway | None]] = ContextVar("trio_lifecycle_start", default=None)

@@ -99,9 +99,7 @@ class Place:
 
     def changed(self, config: LifecycleConfig) -> tuple[str, ...]:
         """Name the fields in which it was started otherwise."""
-        if config is self.config:
-            return ()
-        return differences(self.config.fingerprint, config.fingerprint)
+        return differences(self._launch.fingerprint, config.fingerprint)
 
     def note_change(self, lifecycle: DaemonLifecycle, fields: tuple[str, ...]) -> None:
         """Tell the observer of who wants it of another configuration."""

@@ -1,6 +1,7 @@
 """Ready when the daemon answers a GET with success."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Coroutine
 from functools import lru_cache
 from typing import Final
 
@@ -30,6 +31,8 @@ from trio_lifecycle.abc import (
     Start,
     Verdict,
 )
+
+_log: Final = logging.getLogger("trio_lifecycle")
 
 # The longest pause between two probes, as in the design that this grew from. It is reached after 10
 # s of waiting.
@@ -137,7 +140,7 @@ class HealthCheck(ReadyMode):
         is_up = is_success(answer)
         accepted: bool | None = False
         if self.expect is not None:
-            accepted = bool(self.expect(answer)) if is_up else None
+            accepted = _accepts(self.expect, answer) if is_up else None
         return Sighting(
             report=Report(self.url, port_of(self.url)) if is_up else None,
             detail=f"{self.url} {answer}",
@@ -182,18 +185,50 @@ class ArmedHealthCheck(ArmedReady):
                 self._answer = answer
             if is_success(answer):
                 address = _address(url)
-                if address is None or await self._is_ours(process, address):
+                verdict = await self._verdict(process, url, address)
+                if verdict is Verdict.OURS:
                     return self._report
-                foreign = foreign or address
+                if verdict is Verdict.FOREIGN:
+                    foreign = foreign or address
         if foreign:
             owner = self._prober.describe_owner(*foreign)
             raise ForeignDaemonError(self._name, self._url, owner)
         return None
 
-    async def _is_ours(self, process: Process, address: tuple[str, int]) -> bool:
+    async def _verdict(
+        self, process: Process, url: str, address: tuple[str, int] | None
+    ) -> Verdict:
+        """Say whose a success was; UNKNOWN: ask again later."""
+        if address is None:
+            return Verdict.OURS
+        try:
+            verdict = await process.listener_at(*address)
+            if verdict is Verdict.UNKNOWN and process.pid is not None:
+                # Nobody is seen to listen. A stranger may have left, and then there is no more
+                # success; or the connection is brought to where the daemon listens.
+                answer = await _probe(self._prober, url, self._mode.probe_timeout)
+                verdict = await process.listener_at(*address)
+                if verdict is Verdict.UNKNOWN and is_success(answer):
+                    return Verdict.OURS
+        except OSError as error:
+            self._answer = Answer(None, f"answered, but by whom can't be seen: {error.strerror}")
+            return Verdict.UNKNOWN
         # A daemon that has ended meanwhile owns nothing; the race with its end then says what
         # happened.
-        return await process.listener_at(*address) is not Verdict.FOREIGN or process.ended
+        return Verdict.OURS if process.ended or process.pid is None else verdict
+
+
+def _accepts(expect: Expectation, answer: Answer) -> bool:
+    try:
+        said = expect(answer)
+    except Exception as error:
+        # Most of them can't read what a stranger answers.
+        _log.warning("expect failed at an answer, which counts as a no: %r", error)
+        return False
+    if isinstance(said, Coroutine):
+        said.close()
+        raise ConfigError("expect", "must say it at once; an async function can't be asked")
+    return bool(said)
 
 
 async def _probe(prober: Prober, url: str, limit_s: float, body_bytes: int = 0) -> Answer:

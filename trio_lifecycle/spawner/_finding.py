@@ -10,7 +10,14 @@ from trio_lifecycle._destination import DEFAULT_TAIL_BYTES
 from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._machine import host_name, this_boot, this_namespace
 from trio_lifecycle._output import FileOutput
-from trio_lifecycle._proc import Stat, all_stats, has_variable, read_stat, tree_of
+from trio_lifecycle._proc import (
+    Stat,
+    all_stats,
+    has_variable,
+    holds_socket,
+    listeners_at,
+    read_stat,
+)
 from trio_lifecycle._procfs import shows_us
 from trio_lifecycle._requests import INSTANCE_VARIABLE
 from trio_lifecycle.abc import DaemonRecord, Process
@@ -77,18 +84,32 @@ def _find(record: DaemonRecord) -> FoundProcess | Remains | None:
             raise DaemonStateUnknownError(record.name, problem)
         return _find_remains(record)
     # From here on the descriptor is that of the object, whatever it raises.
-    return FoundProcess(stat, pidfd, record.instance_id, _output(record))
+    is_owned = record.owner_pid is not None
+    return FoundProcess(stat, pidfd, record.instance_id, _output(record), whole=is_owned)
 
 
 def _find_remains(record: DaemonRecord) -> Remains | None:
     """Find what is left of the session and the group of a process that has ended."""
     stats = all_stats()
     led = [stat for stat in stats.values() if stat.is_led_by(record.pid) and not stat.dead]
+    main = stats.get(record.pid)
+    if not led or (main is not None and main.start_time != record.start_time):
+        # The number is given again only when nobody is left who was led by it.
+        return None
     # One that is ours for sure proves it for all: as long as there was one, nobody else could have
     # been given the number.
-    if any(_is_older(stat, record) or _bears(stat, record) for stat in led):
-        return Remains(record.pid, tree_of(record.pid, stats), _output(record))
-    return None
+    if main is not None or any(_is_its_own(stat, record) for stat in led):
+        return Remains(record.pid, led, _output(record), whole=record.owner_pid is not None)
+    pids = ", ".join(str(stat.pid) for stat in led)
+    raise DaemonStateUnknownError(
+        record.name,
+        f"process {record.pid} has ended, and whether {pids}, of a session or group of that "
+        "number, is left of it can't be told; end that if it is",
+    )
+
+
+def _is_its_own(stat: Stat, record: DaemonRecord) -> bool:
+    return _is_older(stat, record) or _bears(stat, record) or _has_its_port(stat, record)
 
 
 def _is_older(stat: Stat, record: DaemonRecord) -> bool:
@@ -99,6 +120,16 @@ def _is_older(stat: Stat, record: DaemonRecord) -> bool:
 
 def _bears(stat: Stat, record: DaemonRecord) -> bool:
     return has_variable(stat.pid, INSTANCE_VARIABLE, record.instance_id)
+
+
+def _has_its_port(stat: Stat, record: DaemonRecord) -> bool:
+    # nginx and redis overwrite what they bear, and have new workers after each reload.
+    hosts = () if record.port is None else ("127.0.0.1", "::1")
+    return any(
+        holds_socket(stat.pid, listener.inode)
+        for host in hosts
+        for listener in listeners_at(host, record.port or 0)
+    )
 
 
 def find_strays(process: Process, instance_id: str) -> Remains | None:

@@ -29,12 +29,19 @@ class FoundProcess(ObservedProcess):
         pidfd: A descriptor of it, which is kept as long as this object is.
         instance_id: Which instance of a daemon it is; empty where that is not known.
         output: The log file that it writes to, where that is known.
+        whole: Whether all that it has started goes with it; see ``ObservedProcess``.
     """
 
     def __init__(
-        self, stat: Stat, pidfd: int, instance_id: str = "", output: FileOutput | None = None
+        self,
+        stat: Stat,
+        pidfd: int,
+        instance_id: str = "",
+        output: FileOutput | None = None,
+        *,
+        whole: bool = False,
     ) -> None:
-        super().__init__(output)
+        super().__init__(output, whole=whole)
         self._stat = stat
         self._pidfd = pidfd
         self._identity: Identity | None = None
@@ -90,7 +97,7 @@ class FoundProcess(ObservedProcess):
         else:
             keeps_number = main.start_time == self._stat.start_time
         if keeps_number:
-            self._tree |= {stat.pid: stat for stat in tree_of(self._stat, stats)}
+            self._tree |= self._tree_of(self._stat, stats)
         return list(self._tree.values())
 
     async def wait(self) -> None:

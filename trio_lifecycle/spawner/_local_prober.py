@@ -3,6 +3,8 @@
 import os
 from typing import Final
 
+import trio
+
 from trio_lifecycle import _loopback_http
 from trio_lifecycle._http import HTTPClient
 from trio_lifecycle._proc import (
@@ -25,6 +27,7 @@ class LocalProber(Prober):
     def __init__(self) -> None:
         self._client = HTTPClient()
         self._met: dict[int, FoundProcess] = {}
+        self._run: trio.lowlevel.TrioToken | None = None
 
     async def prepare(self) -> None:
         """Import what a question to this machine needs; httpx waits for the first to another."""
@@ -45,13 +48,15 @@ class LocalProber(Prober):
         inodes = [listener.inode for listener in listeners_at(host, port)]
         if not inodes:
             return UnseenProcess()
-        known = self._met.get(inodes[0])
+        run = trio.lowlevel.current_trio_token()
+        known = self._met.get(inodes[0]) if run is self._run else None
         if known is not None and not known.ended:
             return known
         found = _find_holder(inodes[0])
         if found is None:
             return UnseenProcess()
-        self._met = {inodes[0]: found}
+        # What waits for it belongs to one run; another thread may have one of its own.
+        self._run, self._met = run, {inodes[0]: found}
         return found
 
     def describe_owner(self, host: str, port: int) -> str:

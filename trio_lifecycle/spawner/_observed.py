@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from trio_lifecycle._output import FileOutput
-from trio_lifecycle._proc import Stat, signal_process, wchan
+from trio_lifecycle._proc import Stat, signal_process, tree_of, wchan
 from trio_lifecycle.abc import Process
 from trio_lifecycle.spawner._wait import wait_for
 
@@ -16,10 +16,24 @@ class ObservedProcess(Process):
 
     Args:
         output: The log file that it writes to, where that is known.
+        whole: Whether all that it has started goes with it, as under a reaper. Else only what has
+            stayed in its session does, as for its starter: it may have left daemons running.
     """
 
-    def __init__(self, output: FileOutput | None) -> None:
+    def __init__(self, output: FileOutput | None, *, whole: bool) -> None:
         self._output = output
+        self._whole = whole
+
+    def _tree_of(self, leader: Stat | int, stats: Mapping[int, Stat]) -> dict[int, Stat]:
+        """Find what goes with it, as long as its number is its own."""
+        tree = tree_of(leader, stats)
+        pid = leader if isinstance(leader, int) else leader.pid
+        session = pid if isinstance(leader, int) else leader.session
+        return {
+            stat.pid: stat
+            for stat in tree
+            if self._whole or stat.is_led_by(pid) or stat.session == session
+        }
 
     @property
     def log_file(self) -> Path | None:

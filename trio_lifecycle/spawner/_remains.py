@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterable
 import trio
 
 from trio_lifecycle._output import FileOutput
-from trio_lifecycle._proc import Stat, all_stats, tree_of
+from trio_lifecycle._proc import Stat, all_stats
 from trio_lifecycle.abc import Verdict
 from trio_lifecycle.spawner._observed import ObservedProcess, living
 from trio_lifecycle.spawner._unseen_process import NoLines
@@ -18,10 +18,13 @@ class Remains(ObservedProcess):
         pid: The number of the main process that has ended.
         stats: What is left.
         output: The log file, where that is known.
+        whole: Whether all that it has started goes with it; see ``ObservedProcess``.
     """
 
-    def __init__(self, pid: int, stats: Iterable[Stat], output: FileOutput | None) -> None:
-        super().__init__(output)
+    def __init__(
+        self, pid: int, stats: Iterable[Stat], output: FileOutput | None, *, whole: bool = False
+    ) -> None:
+        super().__init__(output, whole=whole)
         self._pid = pid
         self._stats = {stat.pid: stat for stat in stats}
 
@@ -45,7 +48,7 @@ class Remains(ObservedProcess):
         lives = living(self._stats, stats)
         if any(stat.is_led_by(self._pid) for stat in lives.values()):
             # The number is nobody else's yet.
-            lives |= {stat.pid: stat for stat in tree_of(self._pid, stats)}
+            lives |= self._tree_of(self._pid, stats)
         self._stats = lives
         return list(lives.values())
 
