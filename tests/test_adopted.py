@@ -326,7 +326,7 @@ async def test_a_daemon_that_it_has_left_running_stays_when_it_is_stopped(
         while not other.exists() or not other.read_text():  # noqa: ASYNC110
             await trio.sleep(0.01)
         pid = int(other.read_text())
-        while os.getsid(pid) != pid:
+        while os.getsid(pid) != pid:  # noqa: ASYNC110
             await trio.sleep(0.01)
     try:
         await (daemon if by == "its starter" else await attach(daemon.name)).stop()

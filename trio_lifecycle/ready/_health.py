@@ -222,8 +222,8 @@ def _accepts(expect: Expectation, answer: Answer) -> bool:
     try:
         said = expect(answer)
     except Exception as error:
-        # Most of them can't read what a stranger answers.
-        _log.warning("expect failed at an answer, which counts as a no: %r", error)
+        # Most of them can't read what a stranger answers. A text: the error would keep all frames.
+        _log.warning("expect failed at an answer, which counts as a no: %s", repr(error))
         return False
     if isinstance(said, Coroutine):
         said.close()
