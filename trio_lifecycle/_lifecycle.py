@@ -140,6 +140,9 @@ class DaemonLifecycle:
         Raises:
             BinaryNotFoundError: There is no such program.
             PreflightError: A check failed, so it was not started.
+            ConfigError: Something that it was given can't be used as it is, such as a relative path
+                where the current directory is gone.
+            GuaranteeError: What was asked for its end can't be promised here.
             SpawnError: The system would not start it.
             DiedBeforeReadyError: It ended before it was ready.
             ReadyTimeoutError: It was not ready in time, and is gone.
