@@ -34,7 +34,18 @@ def registry_to_read(path: str | None) -> Registry:
         RegistryError: It can't be used.
     """
     place = registry_path(os.environ) if path is None else _path(path)
-    return registry_at(path) if os.path.lexists(place) else MemoryRegistry()
+    return MemoryRegistry() if _is_missing(place) else registry_at(path)
+
+
+def _is_missing(place: Path) -> bool:
+    try:
+        place.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        # Such as a directory that may not be looked into. Whoever reads it says so.
+        return False
+    return False
 
 
 def _path(text: str) -> Path:

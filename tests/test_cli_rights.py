@@ -1,0 +1,73 @@
+"""The command line of an ordinary user, to whom the system refuses something."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests import cli
+from tests.cli import Run, call, ensured
+from tests.stepping import DAEMON, only_root
+from tests.support import UNMEASURED
+
+pytestmark = [pytest.mark.usefixtures("all_stopped"), only_root]
+
+all_stopped = cli.all_stopped
+
+# All is loaded before the rights to read it are given up.
+AS_ORDINARY_USER = f"""
+import os, sys
+from trio_lifecycle.__main__ import main
+from trio_lifecycle._cli import _app
+os.setgroups([])
+os.setgid({DAEMON.pw_gid})
+os.setuid({DAEMON.pw_uid})
+sys.exit(main())
+"""
+
+
+def as_ordinary_user(*words: str) -> Run:
+    command = (sys.executable, "-c", AS_ORDINARY_USER)
+    return call(*words, command=command, env={**os.environ, **UNMEASURED})
+
+
+@contextmanager
+def given_away(directory: Path, mode: int) -> Iterator[None]:
+    """Let the state be an ordinary user's, and one directory of it have another mode."""
+    state = Path(os.environ["XDG_STATE_HOME"])
+    before, files = directory.stat().st_mode, [state, *state.rglob("*")]
+    for file in files:
+        os.chown(file, DAEMON.pw_uid, DAEMON.pw_gid)
+    state.parent.chmod(0o711)
+    directory.chmod(mode)
+    try:
+        yield
+    finally:
+        directory.chmod(before)
+        state.parent.chmod(0o700)
+        for file in files:
+            os.chown(file, os.getuid(), os.getgid())
+
+
+def state_home() -> Path:
+    return Path(os.environ["XDG_STATE_HOME"])
+
+
+@pytest.mark.fault(66)
+@pytest.mark.parametrize(
+    "words",
+    [("status",), ("status", "sleep"), ("stop", "sleep"), ("stop", "--all"), ("wait", "sleep")],
+    ids=" ".join,
+)
+def test_a_directory_that_can_not_be_looked_into_is_not_taken_for_an_empty_one(
+    words: tuple[str, ...],
+) -> None:
+    ensured("--", "sleep", "600")
+    with given_away(state_home(), 0o000):
+        done = as_ordinary_user(*words)
+    assert (125, "") == (done.process.returncode, done.out)
+    assert "can't be used: " in done.err
+    assert "Permission denied" in done.err
