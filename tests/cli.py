@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import pytest
 import trio
+from attrs import evolve
 
 from trio_lifecycle import DaemonNotRunningError, DaemonRecord, SQLiteRegistry, attach
 from trio_lifecycle._state_dir import registry_path
@@ -241,6 +242,18 @@ def record_elsewhere(name: str, **changes: Any) -> None:
 
     with closing(SQLiteRegistry(registry_path(os.environ))) as registry:
         trio.run(put, registry)
+
+
+def change_record(name: str, **changes: Any) -> None:
+    """Write something else into a record."""
+
+    async def change(registry: SQLiteRegistry) -> None:
+        record = await registry.get(name)
+        assert record is not None
+        await registry.put(evolve(record, **changes))
+
+    with closing(SQLiteRegistry(registry_path(os.environ))) as registry:
+        trio.run(change, registry)
 
 
 def forget(name: str) -> None:

@@ -8,7 +8,16 @@ from collections.abc import Iterator
 import pytest
 
 from tests import cli
-from tests.cli import DEAF, Run, call, ensured, forget, is_alive, record_elsewhere
+from tests.cli import (
+    DEAF,
+    Run,
+    call,
+    change_record,
+    ensured,
+    forget,
+    is_alive,
+    record_elsewhere,
+)
 from trio_lifecycle import StopError
 from trio_lifecycle._cli import _stop
 from trio_lifecycle._cli._codes import SIGNALS
@@ -85,6 +94,18 @@ def test_one_that_was_killed_is_gone_and_forgotten() -> None:
     assert done.events()[0]["gone"]
     assert f"sleep: is not running: process {pid} is gone; its record was removed\n" == done.err
     assert "no daemon is recorded" in call("status").err
+
+
+@pytest.mark.parametrize("command", ["stop", "wait"])
+def test_the_record_of_a_start_that_failed_is_left_to_who_starts_it(command: str) -> None:
+    pid = ensured(*SLEEP)["pid"]
+    change_record("sleep", state="starting")
+    os.kill(pid, signal.SIGKILL)
+    done = call(command, "sleep")
+    said = f"sleep: is not running: process {pid} is gone\n"
+    assert (0, said) == (done.process.returncode, done.err)
+    (left,) = call("status", "--json").events()
+    assert ("sleep", "gone", pid) == (left["name"], left["state"], left["pid"])
 
 
 @pytest.mark.fault(38)

@@ -2,12 +2,12 @@
 
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._entry import Entry, recorded_ladder
-from trio_lifecycle._errors import ConfigError, DaemonNotRunningError
+from trio_lifecycle._errors import ConfigError, DaemonNotRunningError, RegistryError
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._names import check_name
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
-from trio_lifecycle.abc import Observer, Registry, Report, Spawner
+from trio_lifecycle.abc import DaemonRecord, Observer, Registry, Report, Spawner
 from trio_lifecycle.spawner._local import LocalSpawner
 
 
@@ -23,7 +23,8 @@ async def attach(
     Nothing is started, and the daemon is not asked whether it is up; it may still be starting. Its
     handle has the ``instance_id`` of its spawn and climbs the stop ladder that it was started with.
     Where its main process has ended but others of it are left, ``wait_exit()`` returns at once, and
-    ``stop()`` ends these.
+    ``stop()`` ends these. The record of one that is gone is removed where that can be, unless it
+    was still starting.
 
     Args:
         name: The daemon's name.
@@ -48,13 +49,25 @@ async def attach(
         raise DaemonNotRunningError(name, f"{place!r} has no record of it")
     process = await (spawner or LocalSpawner()).find_process(record)
     if process is None or process.gone:
-        await place.remove(record)
-        problem = f"process {record.pid} is gone; its record was removed"
+        and_so = "; its record was removed" if await _clear_away(place, record) else ""
+        problem = f"process {record.pid} is gone{and_so}"
         raise DaemonNotRunningError(name, problem)
     diary = Diary(name, record.instance_id, observer, State.READY)
     stopper = Stopper(process, recorded_ladder(record), diary, Entry(place, record))
     report = Report(record.url, record.port, record.report)
     return DaemonHandle(name, record.instance_id, "adopted", process, stopper, report, 0.0)
+
+
+async def _clear_away(place: Registry, record: DaemonRecord) -> bool:
+    """Remove the record of one that is gone; say whether that was done."""
+    if record.state == "starting":
+        # Whoever starts it holds the claim, and sees to what is recorded.
+        return False
+    try:
+        return await place.remove(record)
+    except RegistryError:
+        # It is gone, also where nothing can be written.
+        return False
 
 
 def _default() -> Registry:
