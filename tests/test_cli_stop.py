@@ -2,8 +2,11 @@
 
 import os
 import re
+import shlex
 import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -219,6 +222,9 @@ def test_a_full_disk_is_told_and_they_are_stopped() -> None:
 WRONG_USE = {
     "no name": ((), "NAME is missing; write: trio-lifecycle stop [OPTIONS] NAME... | --all\n"),
     "all and a name": (("--all", "x"), "NAME and --all: exclude each other"),
+    "all is forgotten": (("--forget", "--all"), "--forget and --all: exclude each other"),
+    "nothing is forgotten": (("--forget",), "NAME is missing; write: "),
+    "a patient forget": (("--forget", "--stop-timeout", "3", "x"), "--forget and --stop-timeout: "),
     "an empty name": (("",), "NAME: '' is no name; give one such as queen\n"),
     "no name at all": (("a/b",), "NAME: 'a/b' can't be a file name"),
     "no number": (("x", "--stop-timeout", "soon"), "--stop-timeout: wants a number of seconds"),
@@ -232,6 +238,75 @@ def test_wrong_use_exits_2_and_says_what_is_wrong(wrong: str) -> None:
     done = call("stop", *words)
     assert (2, "") == (done.process.returncode, done.out)
     assert said in done.err
+
+
+# --- forget ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [("ensure", "--", "sleep"), ("stop", "sleep"), ("wait", "sleep")])
+@pytest.mark.parametrize("place", [False, True], ids=["own", "another"])
+def test_what_nobody_can_judge_is_forgotten_as_is_said(
+    words: tuple[str, ...], place: bool, tmp_path: Path
+) -> None:
+    record_elsewhere("sleep", started_at=time.time() - 7200)
+    command, *rest = words
+    option: tuple[str, ...] = ()
+    if place:
+        path = Path(os.environ["XDG_STATE_HOME"], "trio-lifecycle", "registry.sqlite")
+        option = ("--registry", str(path))
+    done = call(command, *option, *rest)
+    assert 4 == done.process.returncode
+    how = shlex.join(["trio-lifecycle", "stop", "--forget", *option, "sleep"])
+    said = f"trio-lifecycle: if you know that sleep is gone, free its name with: {how}\n"
+    assert said in done.err
+    cured = call(*shlex.split(how)[1:])
+    assert (0, "") == (cured.process.returncode, cured.out)
+    assert (
+        "sleep: its record was removed: process 4711 of machine elsewhere, started 2 h ago; "
+        "nobody was signalled, so it is left alone if it lives\n"
+    ) == cured.err
+    assert "spawned" == ensured(*SLEEP)["origin"]
+
+
+def test_one_that_runs_is_forgotten_but_not_without_a_word() -> None:
+    pid, deaf = ensured(*SLEEP)["pid"], start_deaf()
+    os.kill(deaf, signal.SIGKILL)
+    record_elsewhere("far")
+    done = call("stop", "--quiet", "--json", "--forget", "sleep", "deaf", "far", "nobody")
+    try:
+        assert 0 == done.process.returncode
+        (line,) = done.err.splitlines()
+        assert "trio-lifecycle: sleep runs on, and is known to nobody any more: " in line
+        assert line.endswith(f"end it with: kill {pid}")
+        assert is_alive(pid)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+    told = done.events()
+    assert {"forgotten"} == {facts["event"] for facts in told}
+    assert [
+        ("sleep", True, "running", pid),
+        ("deaf", True, "gone", deaf),
+        ("far", True, "unknown", 4711),
+        ("nobody", False, "gone", None),
+    ] == [tuple(facts[key] for key in ("name", "removed", "state", "pid")) for facts in told]
+    assert ("elsewhere", "0" * 32) == (told[2]["host"], told[2]["instance_id"])
+    assert "no daemon is recorded" in call("status").err
+
+
+def test_who_is_alive_but_not_up_is_not_to_be_forgotten() -> None:
+    ensured(*SLEEP)
+    change_record("sleep", state="starting")
+    done = call("ensure", "--timeout", "0.2", "--health", "http://127.0.0.1:1/", *SLEEP)
+    assert 4 == done.process.returncode
+    assert "is alive, but" in done.err
+    assert "--forget" not in done.err
+
+
+def test_forgetting_what_is_not_recorded_is_well_and_makes_no_files() -> None:
+    done = call("stop", "--forget", "nobody")
+    said = "nobody: nothing of that name is recorded\n"
+    assert (0, said) == (done.process.returncode, done.err)
+    assert not Path(os.environ["XDG_STATE_HOME"]).exists()
 
 
 # --- wait -----------------------------------------------------------------------------------------

@@ -117,7 +117,7 @@ DAEMON_EXIT_STATUSES: Final = (
     ExitStatus(
         "0",
         "`status`: all run, starting and stopping included; `stop`, `wait`: all are gone, also if "
-        "they were before, or never ran; `logs`: shown",
+        "they were before, or never ran; `stop --forget`: none is recorded; `logs`: shown",
     ),
     ExitStatus("1", "`logs`: there is none"),
     ExitStatus("2", "wrong use; nothing was done"),

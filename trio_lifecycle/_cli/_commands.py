@@ -6,6 +6,7 @@ import trio
 from cyclopts import Parameter
 
 from trio_lifecycle._cli._ensure import Ensure
+from trio_lifecycle._cli._forget import Forget
 from trio_lifecycle._cli._logs import Logs
 from trio_lifecycle._cli._logs import Wanted as WantedLog
 from trio_lifecycle._cli._options import (
@@ -203,6 +204,14 @@ def wait(name: DaemonName, /, *, registry: Registry = None) -> int:
 def stop(
     *name: Annotated[str, Parameter(help="What the daemons are called.")],
     every: Annotated[bool, option(STOP, "All that are recorded.", name="--all")] = False,
+    forget: Annotated[
+        bool,
+        option(
+            STOP,
+            "Stop nobody, but remove the records of these: of one that is gone where that can't "
+            "be seen from here, as after a container was made anew.",
+        ),
+    ] = False,
     stop_timeout: Annotated[
         str | None,
         option(
@@ -222,12 +231,13 @@ def stop(
     wanted = WantedStop(
         names=name,
         every=every,
+        forget=forget,
         stop_timeout=stop_timeout,
         json=json,
         quiet=quiet,
         registry=registry,
     )
-    return trio.run(Stop(wanted))
+    return trio.run(Forget(wanted) if forget else Stop(wanted))
 
 
 def reap(

@@ -1,17 +1,22 @@
 """``trio-lifecycle ensure``: a daemon that runs, and is left running."""
 
-import shlex
 from typing import Any
 
 from trio_lifecycle._cli._codes import ALL_WELL, UNANNOUNCED
+from trio_lifecycle._cli._cure import cure_of
 from trio_lifecycle._cli._display import VERBOSE, place_of
 from trio_lifecycle._cli._onlooker import Onlooker
 from trio_lifecycle._cli._plan import Plan
 from trio_lifecycle._cli._sentences import unwritten
 from trio_lifecycle._cli._session import Session
-from trio_lifecycle._cli._which import registry_at
+from trio_lifecycle._cli._which import how_to_stop, registry_at
 from trio_lifecycle._destination import Output
-from trio_lifecycle._errors import DiedBeforeReadyError, ReadyError, ReadyTimeoutError
+from trio_lifecycle._errors import (
+    DaemonStateUnknownError,
+    DiedBeforeReadyError,
+    ReadyError,
+    ReadyTimeoutError,
+)
 from trio_lifecycle._events import Adopted, Event, Failed, Ready, Stopping
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._lifecycle import DaemonLifecycle
@@ -49,6 +54,11 @@ class Ensure:
         except (DiedBeforeReadyError, ReadyTimeoutError, ReadyError) as error:
             status = self._session.report(error)
             self._name_log(onlooker, error.output_tail)
+            return status
+        except DaemonStateUnknownError as error:
+            status = self._session.report(error)
+            if cure := await cure_of(error, registry, self._plan.registry):
+                self._session.display.complain(cure)
             return status
         self._announced = True
         if onlooker.json is None:
@@ -94,14 +104,10 @@ class Ensure:
         why = f"{unwritten(shortfall)}; " if shortfall else ""
         who = "" if self._up.pid is None else f" as process {self._up.pid}"
         self._session.display.complain(
-            f"{why}{self._up.name} runs{who}; stop it with: {self._how_to_stop(self._up.name)}"
+            f"{why}{self._up.name} runs{who}; stop it with: "
+            f"{how_to_stop(self._up.name, self._plan.registry)}"
         )
         return UNANNOUNCED
-
-    def _how_to_stop(self, name: str) -> str:
-        registry = self._plan.registry
-        place = () if registry is None else ("--registry", registry)
-        return shlex.join(["trio-lifecycle", "stop", *place, name])
 
 
 def in_words(daemon: DaemonHandle) -> str:

@@ -84,7 +84,7 @@ class Status:
     async def _look(self) -> list[Finding]:
         wanted = check_names(self.names)
         records = await registry_to_read(self.registry).daemons()
-        found = {record.name: await _look_at(record) for record in records}
+        found = {record.name: await look_at(record) for record in records}
         if not wanted:
             return list(found.values())
         return [
@@ -109,7 +109,8 @@ class Status:
         return as_table(recorded, STDOUT) if recorded else ""
 
 
-async def _look_at(record: DaemonRecord) -> Finding:
+async def look_at(record: DaemonRecord) -> Finding:
+    """Look whether the daemon of a record runs."""
     try:
         process = await LocalSpawner().find_process(record)
     except DaemonStateUnknownError as error:
@@ -143,7 +144,7 @@ def _facts(finding: Finding) -> dict[str, Any]:
         "name": finding.name,
         "state": finding.state,
         **{key: getattr(record, key, None) for key in keys},
-        "age_s": None if record is None else round(_age_s(record), 2),
+        "age_s": None if record is None else round(age_s(record), 2),
         "stop_ladder": None if record is None else _ladder(record),
         "problem": finding.problem or None,
     }
@@ -200,7 +201,7 @@ def _pid(finding: Finding) -> str:
 
 def _age(finding: Finding) -> str:
     assert finding.record is not None
-    return "" if finding.state == "gone" else in_words(_age_s(finding.record))
+    return "" if finding.state == "gone" else in_words(age_s(finding.record))
 
 
 def _where(finding: Finding) -> Text:
@@ -208,6 +209,7 @@ def _where(finding: Finding) -> Text:
     return Text(place_of(finding.record.url, finding.record.port), "cyan")
 
 
-def _age_s(record: DaemonRecord) -> float:
+def age_s(record: DaemonRecord) -> float:
+    """Say how many seconds ago it was started."""
     # The clock may have been set back since then.
     return max(0.0, time.time() - record.started_at)

@@ -8,6 +8,7 @@ from attrs import frozen
 
 from trio_lifecycle._attach import attach
 from trio_lifecycle._cli._codes import ALL_WELL, status_of_error
+from trio_lifecycle._cli._cure import cure_of
 from trio_lifecycle._cli._display import QUIET, Wait
 from trio_lifecycle._cli._plan import read_ladder
 from trio_lifecycle._cli._sentences import sentence_of
@@ -28,6 +29,7 @@ class Wanted:
 
     names: tuple[str, ...] = ()
     every: bool = False
+    forget: bool = False
     stop_timeout: str | None = None
     registry: str | None = None
     json: bool = False
@@ -41,6 +43,10 @@ class Wanted:
         """
         if self.names and self.every:
             raise ConfigError("NAME and --all", "exclude each other; give one of them")
+        if self.forget and self.every:
+            raise ConfigError("--forget and --all", "exclude each other; name what to forget")
+        if self.forget and self.stop_timeout is not None:
+            raise ConfigError("--forget and --stop-timeout", "exclude each other; nobody is asked")
         if not self.names and not self.every:
             raise ConfigError("NAME", f"is missing; write: {USAGE}")
         check_names(self.names)
@@ -99,6 +105,8 @@ class Stop:
         except LifecycleError as error:
             self._statuses.append(status_of_error(error))
             self._session.display.complain(sentence_of(error, with_output=False))
+            if cure := await cure_of(error, registry, self._wanted.registry):
+                self._session.display.complain(cure)
             self._conclude(name, {"error": str(error)})
             return
         # No checkpoint from the stop to here: a stop that was finished in spite of Ctrl-C is told.

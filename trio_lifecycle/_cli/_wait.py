@@ -4,9 +4,11 @@ from attrs import frozen
 
 from trio_lifecycle._attach import attach
 from trio_lifecycle._cli._codes import ALL_WELL
+from trio_lifecycle._cli._cure import cure_of
 from trio_lifecycle._cli._session import Session
 from trio_lifecycle._cli._which import check_names, registry_to_read, unrecorded
-from trio_lifecycle._errors import DaemonNotRunningError
+from trio_lifecycle._errors import DaemonNotRunningError, DaemonStateUnknownError
+from trio_lifecycle.abc import Registry
 
 
 @frozen(kw_only=True)
@@ -26,14 +28,20 @@ class Wait:
         session.display.name(self.name)
 
         async def wait() -> int:
-            session.display.say(await self._wait())
+            check_names([self.name])
+            registry = registry_to_read(self.registry)
+            try:
+                session.display.say(await self._wait(registry))
+            except DaemonStateUnknownError as error:
+                status = session.report(error)
+                if cure := await cure_of(error, registry, self.registry):
+                    session.display.complain(cure)
+                return status
             return ALL_WELL
 
         return await session.run(wait, _kill_nothing)
 
-    async def _wait(self) -> str:
-        check_names([self.name])
-        registry = registry_to_read(self.registry)
+    async def _wait(self, registry: Registry) -> str:
         records = await registry.daemons()
         if self.name not in (record.name for record in records):
             return f"is not running: {unrecorded(self.name, records)}"

@@ -1,6 +1,7 @@
 """Which registry a command asks, and which daemons it means."""
 
 import os
+import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,6 +70,12 @@ def unrecorded(name: str, records: Iterable[DaemonRecord]) -> str:
     close = get_close_matches(name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return f"nothing of that name is recorded{hint}"
+
+
+def how_to_stop(name: str, path: str | None, *options: str) -> str:
+    """Write the command that stops a daemon of the registry in this file."""
+    place = () if path is None else ("--registry", path)
+    return shlex.join(["trio-lifecycle", "stop", *options, *place, name])
 
 
 def none_recorded(path: str | None) -> str:
