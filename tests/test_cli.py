@@ -130,12 +130,14 @@ def test_a_program_that_can_not_be_executed_exits_126(tmp_path: Path, mode: int)
 
 @pytest.mark.fault(7)
 def test_statuses_of_errors_that_are_hard_to_meet() -> None:
-    refused = trio_lifecycle.SpawnError("web", "web: Exec format error", errno.ENOEXEC)
+    refused = trio_lifecycle.SpawnError("web", "/bin/web: Exec format error", errno.ENOEXEC)
+    too_big = trio_lifecycle.SpawnError("web", "the arguments are larger", errno.E2BIG)
+    no_user = trio_lifecycle.SpawnError("web", "there is no user 'ada' on this machine")
     short = trio_lifecycle.SpawnError("web", "web: Too many", errno.EMFILE, retryable=True)
     foreign = trio_lifecycle.ForeignDaemonError("web", "http://localhost/", "process 5")
     unknown = trio_lifecycle.DaemonStateUnknownError("web", "it answered 503")
-    errors = (refused, short, foreign, unknown)
-    assert [126, 125, 125, 125] == [status_beside_command(error) for error in errors]
+    errors = (refused, too_big, no_user, short, foreign, unknown)
+    assert [126, 126, 125, 125, 125, 125] == [status_beside_command(error) for error in errors]
 
 
 def test_an_unknown_command_is_told_and_what_was_meant() -> None:

@@ -208,6 +208,19 @@ def test_one_that_dies_shows_its_last_words_and_where_the_rest_is() -> None:
     assert "trio-lifecycle: no daemon is recorded\n" == call("status").err
 
 
+@pytest.mark.fault(66)
+@pytest.mark.parametrize("number", ["", ".4"], ids=["the new one", "the oldest"])
+def test_a_log_that_can_not_be_made_is_no_fault_of_the_program(number: str) -> None:
+    logs = Path(os.environ["XDG_STATE_HOME"], "trio-lifecycle", "logs")
+    logs.mkdir(mode=0o700, parents=True)
+    (logs / f"sleep.log{number}").mkdir()
+    for older in ("", ".1", ".2", ".3") if number else ():
+        (logs / f"sleep.log{older}").write_text("of a run before\n")
+    done = call("ensure", "--", *SLEEP)
+    assert (125, "") == (done.process.returncode, done.out)
+    assert "trio-lifecycle: sleep could not be spawned: its " in done.err
+
+
 @pytest.mark.fault(16)
 def test_one_that_is_not_ready_in_time_exits_124_and_is_gone() -> None:
     done = call("ensure", "--json", *HEALTH, "--timeout", "0.3", "--", *SLEEP)

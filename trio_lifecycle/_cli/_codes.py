@@ -1,5 +1,6 @@
 """Exit statuses: what the shell is told, in one table for commands that are alike."""
 
+import errno
 import signal
 from collections.abc import Iterable, Iterator
 from typing import Final
@@ -154,9 +155,15 @@ def status_of_error(error: LifecycleError) -> int:
             return TIMED_OUT
         case BinaryNotFoundError(near_misses=misses):
             return NOT_EXECUTABLE if misses else NOT_FOUND
-        case SpawnError(retryable=False):
+        case SpawnError(retryable=False) if _is_about_program(error):
             return NOT_EXECUTABLE
     return NOT_KEPT_UP
+
+
+def _is_about_program(error: SpawnError) -> bool:
+    # What the system says of a program stands behind its path. All else that was refused, such as
+    # a log file or a user, is named by a word.
+    return error.problem.startswith("/") or error.errno == errno.E2BIG
 
 
 def status_beside_command(error: LifecycleError) -> int:
