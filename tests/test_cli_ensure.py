@@ -269,6 +269,17 @@ def test_a_reader_of_events_that_goes_gives_it_up() -> None:
     assert not is_alive(pid)
 
 
+def test_a_reader_that_goes_leaves_one_that_ran_before() -> None:
+    pid = ensured("--", *SLEEP)["pid"]
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = call("ensure", "--json", "--", *SLEEP, stdout=write_end)
+    os.close(write_end)
+    assert 141 == done.process.returncode
+    assert is_alive(pid)
+    assert pid == ensured("--", *SLEEP)["pid"]
+
+
 @pytest.mark.fault(58)
 def test_a_kill_of_ours_leaves_a_start_that_the_next_one_finishes(tmp_path: Path) -> None:
     up, go = tmp_path / "up", tmp_path / "go"

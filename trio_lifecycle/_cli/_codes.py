@@ -109,7 +109,8 @@ ENSURE_EXIT_STATUSES: Final = (
     ExitStatus("127", "the program was not found"),
     ExitStatus(
         "129, 130, 131, 141, 143",
-        "given up after a signal, as for `run`, before it was up; nothing is left",
+        "given up after a signal, as for `run`, before it was seen to be up; of what was started "
+        "here nothing is left, and one that ran already runs on",
     ),
 )
 
