@@ -13,10 +13,23 @@ import trio
 from trio.testing import MockClock
 
 import trio_lifecycle
-from tests.cli import COMMAND, HEALTH, LIKE_SERVER, SERVER, finish, is_alive, run
+from tests import cli
+from tests.cli import (
+    COMMAND,
+    HEALTH,
+    LIKE_SERVER,
+    SERVER,
+    call,
+    ensured,
+    finish,
+    is_alive,
+    run,
+)
 from trio_lifecycle._cli._display import Display, next_word_s
 from trio_lifecycle._cli._outlet import MOST_HELD_BYTES, Outlet
 from trio_lifecycle._cli._paint import Paint
+
+all_stopped = cli.all_stopped
 
 SLEEP = ("sleep", "600")
 # A descriptor that is not open.
@@ -249,6 +262,37 @@ def test_closed_standard_streams_are_no_trouble() -> None:
     script = f"{' '.join(COMMAND)} run --json --then 'exit 6' -- sleep 600 <&- >&- 2>&-"
     done = subprocess.run(["sh", "-c", script], capture_output=True, timeout=30)
     assert (6, b"", b"") == (done.returncode, done.stdout, done.stderr)
+
+
+CLOSED = {
+    "status": ("status", 125, ""),
+    "logs": ("logs -n 1 sleep", 125, r"sleep: its log can't be shown: \[Errno 9\] "),
+    "stop": ("stop --json --forget nobody", 125, ""),
+    "help": ("--help", 125, ""),
+    "ensure": ("ensure -- sleep 600", 1, ""),
+}
+
+
+@pytest.mark.usefixtures("all_stopped")
+@pytest.mark.parametrize("command", CLOSED)
+def test_what_is_said_to_a_closed_standard_output_is_missed(command: str) -> None:
+    words, status, said = CLOSED[command]
+    ensured("--", *SLEEP)
+    (facts,) = call("status", "--json").events()
+    Path(facts["log_file"]).write_text("up\n")
+    done = subprocess.run(
+        ["sh", "-c", f"{' '.join(COMMAND)} {words} >&-"], capture_output=True, text=True, timeout=30
+    )
+    assert status == done.returncode
+    said = said or "standard output can't be written to: "
+    assert re.search(f"^trio-lifecycle: {said}Bad file descriptor", done.stderr, re.MULTILINE)
+
+
+def test_nothing_is_missed_where_there_was_nothing_to_say() -> None:
+    script = f"{' '.join(COMMAND)} stop nobody >&-"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=30)
+    said = "nobody: is not running: nothing of that name is recorded\n"
+    assert (0, said) == (done.returncode, done.stderr)
 
 
 def test_a_full_disk_is_no_trouble() -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from trio_lifecycle._cli import _commands
 from trio_lifecycle._cli._codes import WRONG_USE
 from trio_lifecycle._cli._plan import ENSURE_USAGE, USAGE
-from trio_lifecycle._cli._speech import STDOUT, answer, say
+from trio_lifecycle._cli._speech import STDERR, STDIN, STDOUT, answer, say
 from trio_lifecycle._cli._stop import USAGE as STOP_USAGE
 from trio_lifecycle._version import __version__
 
@@ -85,10 +85,16 @@ def _sentence_of(error: CycloptsError, words: Sequence[str], command: list[str])
 
 
 def open_missing_streams() -> None:
-    """Open /dev/null for standard streams that are closed; our next file would become one."""
-    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(fd, True)
-    os.close(fd)
+    """Open /dev/null for standard streams that are closed; our next file would become one.
+
+    Standard output only to be read, so that what is written there fails, and is not lost unseen.
+    """
+    for fd, mode in ((STDIN, os.O_RDWR), (STDOUT, os.O_RDONLY), (STDERR, os.O_RDWR)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            # The lowest number that is free: open(2).
+            os.set_inheritable(os.open(os.devnull, mode), True)
 
 
 COMMANDS: Final = ("run", "ensure", "status", "logs", "wait", "stop", "reap")

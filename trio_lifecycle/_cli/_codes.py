@@ -128,7 +128,7 @@ DAEMON_EXIT_STATUSES: Final = (
     ExitStatus(
         "125",
         "`stop`: a process outlived SIGKILL; all: the registry or the log file can't be used, or "
-        "standard output can't be written to",
+        "standard output is closed or can't be written to",
     ),
     *(ExitStatus(row.status, row.meaning.replace("stopped", "ended", 1)) for row in _BY_SIGNAL),
 )
