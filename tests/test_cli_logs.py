@@ -105,6 +105,14 @@ def test_there_is_none_of_a_daemon_that_was_found_running() -> None:
     assert "its output is not kept" in done.err
 
 
+def test_a_recorded_log_that_is_no_path_is_told() -> None:
+    record_elsewhere("far", log_file="/a\0b")
+    done = call("logs", "far")
+    forget("far")
+    assert (125, "") == (done.process.returncode, done.out)
+    assert done.err.startswith("trio-lifecycle: far: its log can't be read: embedded null ")
+
+
 def test_the_log_is_the_recorded_one(tmp_path: Path) -> None:
     (tmp_path / "log").write_text("here\n")
     record_elsewhere("far", log_file=str(tmp_path / "log"))
