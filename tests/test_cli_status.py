@@ -1,5 +1,7 @@
 """``trio-lifecycle status``: what is recorded, what of it runs, and what the shell is told."""
 
+import json
+import math
 import os
 import pty
 import re
@@ -183,6 +185,18 @@ def test_what_a_terminal_would_obey_is_spelled_out() -> None:
     assert r"http://\x1b[2J\u202e/" in done.out
     assert r"machine else\x07where" in done.err
     assert done.out.replace("\n", "").isprintable()
+
+
+def test_json_has_no_number_that_json_has_not() -> None:
+    record_elsewhere("far", stop_ladder=((15, math.nan), (2, math.inf)))
+    done = call("status", "--json")
+    forget("far")
+
+    def refuse(number: str) -> None:
+        pytest.fail(number)
+
+    facts = json.loads(done.out, parse_constant=refuse)
+    assert [["SIGTERM", None], ["SIGINT", None]] == facts["stop_ladder"]
 
 
 def test_a_long_address_is_never_cut_off() -> None:

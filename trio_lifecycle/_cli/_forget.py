@@ -1,10 +1,10 @@
 """``trio-lifecycle stop --forget``: records removed, where nobody can judge them any more."""
 
-import json
 from typing import Final
 
 from trio_lifecycle._cli._codes import ALL_WELL
 from trio_lifecycle._cli._display import QUIET
+from trio_lifecycle._cli._json_lines import json_line
 from trio_lifecycle._cli._sentences import printable
 from trio_lifecycle._cli._session import Session
 from trio_lifecycle._cli._status import Finding, age_s, look_at
@@ -68,7 +68,7 @@ class Forget:
             keys = ("pid", "host", "instance_id", "started_at")
             facts = {key: getattr(finding.record, key, None) for key in keys}
             told = {"event": "forgotten", "name": finding.name, "removed": removed}
-            self._session.out.write(json.dumps(told | {"state": finding.state} | facts) + "\n")
+            self._session.out.write(json_line(told | {"state": finding.state} | facts))
 
 
 def _process(record: DaemonRecord) -> str:

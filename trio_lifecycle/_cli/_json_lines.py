@@ -1,6 +1,8 @@
-"""Events for machines: one JSON object a line."""
+"""For machines: one JSON object a line."""
 
 import json
+import math
+from collections.abc import Mapping
 from typing import Any
 
 from trio_lifecycle._cli._outlet import Outlet
@@ -29,4 +31,23 @@ class JSONLines:
 
     def write(self, facts: dict[str, Any]) -> None:
         """Write one object."""
-        self._outlet.write(json.dumps(facts) + "\n")
+        self._outlet.write(json_line(facts))
+
+
+def json_line(facts: dict[str, Any]) -> str:
+    """Write one object; a number that JSON has not is null.
+
+    Python would write NaN and Infinity, which other programs can't read (RFC 8259, section 6).
+    """
+    return json.dumps(_finite(facts), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {key: _finite(part) for key, part in value.items()}
+        case list() | tuple():
+            return [_finite(part) for part in value]
+    return value

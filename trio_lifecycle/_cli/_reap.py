@@ -1,6 +1,5 @@
 """``trio-lifecycle reap``: what was left of daemons whose owner is dead, and how it is ended."""
 
-import json
 import math
 import os
 import pwd
@@ -14,6 +13,7 @@ from attrs import frozen
 from rich.text import Text
 
 from trio_lifecycle._cli._codes import ALL_WELL, FOUND, NOT_GONE, WRONG_USE, status_of_signal
+from trio_lifecycle._cli._json_lines import json_line
 from trio_lifecycle._cli._speech import STDERR, STDIN, STDOUT, say, write
 from trio_lifecycle._cli._tables import empty_table, in_words, render
 from trio_lifecycle._errors import ConfigError
@@ -114,7 +114,7 @@ def _report(left: list[Stray]) -> int:
 
 def as_json(strays: list[Stray]) -> str:
     """Write one object a line."""
-    return "".join(json.dumps(_facts(stray)) + "\n" for stray in strays)
+    return "".join(json_line(_facts(stray)) for stray in strays)
 
 
 def _facts(stray: Stray) -> dict[str, Any]:

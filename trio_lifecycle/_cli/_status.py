@@ -1,6 +1,5 @@
 """``trio-lifecycle status``: which daemons are recorded, and which of them run."""
 
-import json
 import time
 from collections.abc import Sequence
 from typing import Any, Final, Literal
@@ -18,6 +17,7 @@ from trio_lifecycle._cli._codes import (
 )
 from trio_lifecycle._cli._complaints import complaints_to
 from trio_lifecycle._cli._display import place_of
+from trio_lifecycle._cli._json_lines import json_line
 from trio_lifecycle._cli._sentences import printable, sentence_of
 from trio_lifecycle._cli._speech import STDOUT, answer, say
 from trio_lifecycle._cli._tables import empty_table, fits, in_words, render
@@ -133,7 +133,7 @@ def exit_status(findings: Sequence[Finding]) -> int:
 
 def as_json(findings: list[Finding]) -> str:
     """Write one object a line."""
-    return "".join(json.dumps(_facts(finding)) + "\n" for finding in findings)
+    return "".join(json_line(_facts(finding)) for finding in findings)
 
 
 def _facts(finding: Finding) -> dict[str, Any]:

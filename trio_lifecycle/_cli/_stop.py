@@ -1,6 +1,5 @@
 """``trio-lifecycle stop``: daemons that were left running, asked to go and seen to be gone."""
 
-import json
 from typing import Any, Final
 
 import trio
@@ -10,6 +9,7 @@ from trio_lifecycle._attach import attach
 from trio_lifecycle._cli._codes import ALL_WELL, status_of_error
 from trio_lifecycle._cli._cure import cure_of
 from trio_lifecycle._cli._display import QUIET, Wait
+from trio_lifecycle._cli._json_lines import json_line
 from trio_lifecycle._cli._plan import read_ladder
 from trio_lifecycle._cli._sentences import sentence_of
 from trio_lifecycle._cli._session import Session
@@ -126,7 +126,7 @@ class Stop:
             self._session.display.end_wait()
         if self._wanted.json:
             unknown = {"gone": False, "pid": None, "rung": None, "seconds": None, "error": None}
-            self._session.out.write(json.dumps({"name": name} | unknown | facts) + "\n")
+            self._session.out.write(json_line({"name": name} | unknown | facts))
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, Stopping):
