@@ -17,6 +17,7 @@ from tests.registries import bad_files, execute, mode_of, path, record
 from tests.support import PATIENCE_S, app
 from trio_lifecycle._errors import RegistryError
 from trio_lifecycle.abc import DaemonRecord, RecordChange
+from trio_lifecycle.registry import _schema
 from trio_lifecycle.registry._rows import encode
 from trio_lifecycle.registry._set_aside import set_database_aside
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
@@ -134,6 +135,102 @@ async def test_a_registry_that_was_emptied_by_hand_is_told_of(
     (warning,) = caplog.records
     why = "database disk image is malformed" if is_open else "it is empty"
     assert f"was damaged ({why}). It was set aside as" in warning.getMessage()
+
+
+def header_only(path: Path) -> None:
+    """Leave a database whose tables stood in a log that is gone."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        _schema.bring_up_to_date(connection, _schema.STEPS)
+        header = path.read_bytes()
+    path.write_bytes(header)
+    path.chmod(0o600)
+
+
+@pytest.mark.fault(62)
+async def test_a_registry_whose_tables_went_with_its_log_is_told_of(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir(mode=0o700)
+    once_a_registry(path)
+    header_only(path)
+    before = path.read_bytes()
+    with caplog.at_level(logging.WARNING, "trio_lifecycle"):
+        await SQLiteRegistry(path).put(record())
+        assert [record()] == await SQLiteRegistry(path).daemons()
+    assert before == bad_files(path)[0].read_bytes()
+    (warning,) = caplog.records
+    assert "its tables are gone, as with a log (-wal) that was removed" in warning.getMessage()
+
+
+async def test_a_registry_that_was_never_finished_is_finished(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir(mode=0o700)
+    header_only(path)
+    await SQLiteRegistry(path).put(record())
+    assert [record()] == await SQLiteRegistry(path).daemons()
+    assert ([], []) == (bad_files(path), caplog.records)
+
+
+async def test_the_tables_of_a_new_registry_stand_in_its_file_and_not_in_its_log(
+    path: Path,
+) -> None:
+    registry = SQLiteRegistry(path)
+    await registry.put(record())
+    with closing(sqlite3.connect(f"file:{path}?immutable=1", uri=True)) as connection:
+        assert (max(_schema.STEPS),) == connection.execute("PRAGMA user_version").fetchone()
+        assert [] == connection.execute("SELECT * FROM daemons").fetchall()
+
+
+@pytest.mark.fault(62)
+@pytest.mark.parametrize("noted", [True, False], ids=["a registry once", "who knows"])
+@pytest.mark.parametrize("left", [("-wal",), ("-shm",), ("-wal", "-shm"), ("-journal",)])
+async def test_what_was_left_beside_a_removed_file_is_set_aside(
+    path: Path, left: tuple[str, ...], noted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    path.parent.mkdir(mode=0o700)
+    if noted:
+        once_a_registry(path)
+    for part in left:
+        Path(f"{path}{part}").write_text(f"all that was known {part}")
+        Path(f"{path}{part}").chmod(0o600)
+    with caplog.at_level(logging.WARNING, "trio_lifecycle"):
+        await SQLiteRegistry(path).put(record())
+        assert [record()] == await SQLiteRegistry(path).daemons()
+    assert sorted(f"all that was known {part}" for part in left) == sorted(
+        file.read_text() for file in bad_files(path)
+    )
+    (warning,) = caplog.records
+    assert "the file was removed, and not what is beside it" in warning.getMessage()
+
+
+@pytest.mark.fault(62)
+@pytest.mark.parametrize("is_open", [True, False], ids=["while it is open", "between two programs"])
+async def test_a_registry_that_was_removed_by_hand_is_told_of_once(
+    path: Path, is_open: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = SQLiteRegistry(path)
+    await registry.put(record("old"))
+    if not is_open:
+        registry.close()
+    for part in ("-wal", "-shm", ""):
+        Path(f"{path}{part}").unlink(missing_ok=True)
+    with caplog.at_level(logging.WARNING, "trio_lifecycle"):
+        await registry.put(record())
+        assert [record()] == await SQLiteRegistry(path).daemons()
+    (warning,) = caplog.records
+    assert f"the registry {path} was removed, and a new one is begun" in warning.getMessage()
+
+
+async def test_a_registry_that_was_removed_with_its_lock_is_not_told_of(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    await SQLiteRegistry(path).put(record("old"))
+    for file in path.parent.glob("registry.sqlite*"):
+        file.unlink()
+    await SQLiteRegistry(path).put(record())
+    assert [] == caplog.records
 
 
 @pytest.mark.fault(62)

@@ -16,7 +16,7 @@ from trio_lifecycle.registry._complaints import (
 )
 from trio_lifecycle.registry._lock_file import LockFile
 from trio_lifecycle.registry._private_files import create_private, find_private, tighten
-from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside
+from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside, tell_of_removal
 
 # Beside the database, and never removed. What stands in it says that there was a registry once.
 _LOCK: Final = ".lock"
@@ -142,19 +142,20 @@ def make_current(path: str) -> Opened:
         sqlite3.Error, OSError: It can't be opened. One that was damaged was set aside.
     """
     with Gate(path) as lock:
-        connection = _open(path, is_ours=_has_note(path))
+        try:
+            connection = _make(path, is_ours=_has_note(path))
+        except BaseException:
+            if not os.path.lexists(path):
+                # It was told of already.
+                lock.write(b"")
+            raise
         lock.write(_NOTE)
         return Opened(connection, places_of(path))
 
 
-def _open(path: str, *, is_ours: bool) -> sqlite3.Connection:
-    found = find_private(path)
-    if found is not None and found.st_size:
-        _look_first(path, is_ours=is_ours)
-    elif found is not None and is_ours:
-        set_database_aside(path, ValueError("it is empty"))
-        found = None
-    if found is None:
+def _make(path: str, *, is_ours: bool) -> sqlite3.Connection:
+    is_there = _is_worth_opening(path, is_ours=is_ours)
+    if not is_there:
         create_private(path)
     connection = _connect(path)
     try:
@@ -165,10 +166,31 @@ def _open(path: str, *, is_ours: bool) -> sqlite3.Connection:
         if is_damage(error):
             set_database_aside(path, error)
         connection.close()
-        if found is None:
+        if not is_there:
             _unmake(path)
         raise
     return connection
+
+
+def _is_worth_opening(path: str, *, is_ours: bool) -> bool:
+    """Say whether there is a database; what others have left of one is set aside or told of."""
+    found = find_private(path)
+    if found is None:
+        # SQLite would remove the log of a database that is not there, with all that is in it.
+        if any(os.path.lexists(path + suffix) for suffix in COMPANIONS):
+            set_database_aside(path, ValueError("the file was removed, and not what is beside it"))
+        elif is_ours:
+            tell_of_removal(path)
+        return False
+    if not found.st_size:
+        lost = "it is empty"
+    elif _look_first(path, is_ours=is_ours) == 0:
+        lost = "its tables are gone, as with a log (-wal) that was removed"
+    else:
+        return True
+    if is_ours:
+        set_database_aside(path, ValueError(lost))
+    return not is_ours
 
 
 def _tighten_all(path: str) -> None:
@@ -183,16 +205,20 @@ def _unmake(path: str) -> None:
             os.unlink(path + suffix)  # noqa: PTH108 - texts, as SQLite has them
 
 
-def _look_first(path: str, *, is_ours: bool) -> None:
-    """Refuse a database that is not ours, or of a later version, without leaving a trace in it."""
+def _look_first(path: str, *, is_ours: bool) -> int | None:
+    """Refuse a database that is not ours, or of a later version, without leaving a trace in it.
+
+    Returns:
+        The version of its tables; None where that can't be told yet.
+    """
     # A connection that may write would carry the file's log into it when it is closed.
     with closing(_connect_to_read(path)) as connection:
         try:
-            _schema.check_kind(connection, _schema.STEPS)
+            return _schema.check_kind(connection, _schema.STEPS)
         except (sqlite3.Error, UnicodeDecodeError) as error:
             # A transaction that was cut off must be undone first, which takes the right to write.
             if primary_code(error) == sqlite3.SQLITE_READONLY:
-                return
+                return None
             if is_damage(error) and not is_ours and not _bears_our_number(connection):
                 # A path that was mistyped may lead to anything of the user's.
                 raise RefusalError("it is a file, but no registry; use another path") from error
@@ -233,6 +259,8 @@ def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN IMMEDIATE")
     _schema.bring_up_to_date(connection, _schema.STEPS)
     connection.execute("COMMIT")
+    # Out of the log, so that what is lost with a log are records, and never the tables as well.
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 
 def _set_pace(connection: sqlite3.Connection) -> None:

@@ -111,9 +111,11 @@ class Session:
             OccupiedError: Somebody else is opening it at this moment.
             OSError: It can't be renamed.
         """
-        with Gate(self._path):
+        with Gate(self._path) as lock:
             if self.in_place():
                 set_database_aside(self._path, reason)
+                # Without the note, nobody takes it for one that was removed.
+                lock.write(b"")
         self.close()
 
     def close(self) -> None:

@@ -35,6 +35,15 @@ def set_database_aside(path: str, reason: BaseException) -> None:
     )
 
 
+def tell_of_removal(path: str) -> None:
+    """Say that a database was removed, of which there is nothing to set aside."""
+    _log.warning(
+        "the registry %s was removed, and a new one is begun. What the old one knew of daemons "
+        "that run is lost: stop them by hand.",
+        path,
+    )
+
+
 def _free_name(path: str) -> str:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     first = f"{path}.bad-{stamp}"
