@@ -2,9 +2,10 @@
 
 # ruff: noqa: ASYNC240 - the files of a test are small, and on a local disk
 
+import errno
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,10 @@ from tests.registries import FORKING, contents, execute, mode_of, path, record, 
 from tests.stepping import DAEMON, only_root
 from tests.support import UNMEASURED, permitted, run_app
 from trio_lifecycle._errors import RegistryError
+from trio_lifecycle.abc import DaemonRecord
+from trio_lifecycle.registry import _rows, _session
 from trio_lifecycle.registry._complaints import RefusalError, complaining
+from trio_lifecycle.registry._rows import encode
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
 
 __all__ = ["path"]
@@ -258,6 +262,95 @@ def test_a_full_disk_loses_nothing_and_the_registry_works_again_when_there_is_ro
     room.mkdir(mode=0o700)
     code = "from pathlib import Path\n" + FULL
     assert [] == run_app(code, str(room), within=("unshare", "--mount"))
+
+
+FILLED = """
+import errno, subprocess
+from pathlib import Path
+from tests.registries import record
+from trio_lifecycle._errors import RegistryError
+from trio_lifecycle.registry._sqlite import SQLiteRegistry
+
+room, end, limit = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+subprocess.run(["mount", "-t", "tmpfs", "-o", f"mode=700,{limit}", "tmpfs", room], check=True)
+path = room / "registry.sqlite"
+child = os.fork()
+if not child:
+    registry = SQLiteRegistry(path)
+    trio.run(registry.put, record())
+    if end == "closed":
+        registry.close()
+    os.kill(os.getpid(), signal.SIGKILL)
+os.waitpid(child, 0)
+try:
+    for number in range(10_000):
+        (room / f"filler-{number}").write_bytes(bytes(512))
+except OSError as error:
+    assert error.errno == errno.ENOSPC
+
+async def main():
+    for _ in range(2):
+        registry = SQLiteRegistry(path)
+        assert [record()] == await registry.daemons()
+        assert record() == await registry.get("queen")
+        assert await registry.get("nobody") is None
+        assert record() == (await anext(registry.watch())).record
+    if end == "closed":
+        for writing in (registry, SQLiteRegistry(path)):
+            try:
+                await writing.put(record("worker"))
+            except RegistryError as error:
+                assert "has room" in error.problem or "make room" in error.problem, error
+            else:
+                raise AssertionError("something was written")
+    for filler in room.glob("filler-*"):
+        filler.unlink()
+    await registry.put(record("worker"))
+    for view in (registry, SQLiteRegistry(path)):
+        assert [record(), record("worker")] == await view.daemons()
+
+trio.run(main)
+"""
+
+
+@pytest.mark.fault(66)
+@pytest.mark.skipif(
+    not permitted("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
+    reason="only root may mount a disk to fill it",
+)
+@pytest.mark.parametrize("limit", ["size=256k", "nr_inodes=20"], ids=["no room", "no file more"])
+@pytest.mark.parametrize("end", ["closed", "killed"])
+def test_what_is_recorded_can_be_read_on_a_disk_that_was_filled(
+    tmp_path: Path, end: str, limit: str
+) -> None:
+    args = (str(tmp_path), end, limit)
+    assert [] == run_app(FILLED, *args, within=("unshare", "--mount"), env=FORKING)
+
+
+async def test_what_was_read_without_a_lock_while_others_wrote_is_read_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing = SQLiteRegistry(path)
+    await writing.put(record("first"))
+    writing.close()
+    full = OSError(errno.ENOSPC, "No space left on device")
+    reading: list[list[DaemonRecord]] = []
+
+    def as_it_is(path: str) -> None:
+        raise full
+
+    def find_slowly(connection: sqlite3.Connection, passed: Container[int]) -> list[DaemonRecord]:
+        found = find_all(connection, passed)
+        if not reading:
+            reading.append(found)
+            execute(path, f"INSERT INTO daemons (name, record) VALUES ('x', '{encode(other)}')")
+        return found
+
+    other, find_all = record("x"), _rows.find_all
+    monkeypatch.setattr(_session, "open_current", as_it_is)
+    monkeypatch.setattr(_rows, "find_all", find_slowly)
+    assert [record("first"), other] == await SQLiteRegistry(path).daemons()
+    assert [[record("first")]] == reading
 
 
 @pytest.mark.fault(66)

@@ -37,6 +37,8 @@ _SQLITE_CURES: Final = {
     sqlite3.SQLITE_PERM: _RIGHTS,
     sqlite3.SQLITE_CANTOPEN: f"{_RIGHTS}, and see that its disk has room",
 }
+# A disk that is full has as many names as there are places where it is noticed.
+_NO_ROOM: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 _BUSY: Final = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL}
 _DAMAGE: Final = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -79,6 +81,13 @@ def primary_code(error: Exception) -> int:
 def is_busy(error: Exception) -> bool:
     """Whether another connection is at work, and all that is needed is patience."""
     return primary_code(error) in _BUSY
+
+
+def may_lack_room(error: Exception) -> bool:
+    """Whether it may be that the disk is full, and that what is there can be read all the same."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return primary_code(error) in _NO_ROOM
 
 
 def is_damage(error: BaseException) -> bool:

@@ -91,14 +91,16 @@ class DatabaseFile:
                 "this program was forked while it had it open, by something other than Python; "
                 "close() it before that"
             )
+        session = self._session
         try:
-            result = self._session.transact(work, "BEGIN IMMEDIATE" if writes else "BEGIN")
+            result = session.transact(work, "BEGIN IMMEDIATE" if writes else "BEGIN")
+            if (writes or not session.lasts) and not session.in_place():
+                # Removed under our hands, and what was written with it, or changed while it was
+                # read: once more, as it is now.
+                raise OccupiedError
         finally:
-            if not self._session.lasts:
+            if not session.lasts:
                 self.close()
-        if writes and not self._session.in_place():
-            # Removed under our hands, and what was written with it: once more, where it is now.
-            raise OccupiedError
         return result
 
     def _set_aside(self, error: sqlite3.Error | UnicodeDecodeError) -> bool:

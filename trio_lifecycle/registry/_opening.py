@@ -12,6 +12,7 @@ from trio_lifecycle.registry._complaints import (
     RefusalError,
     is_busy,
     is_damage,
+    may_lack_room,
     primary_code,
 )
 from trio_lifecycle.registry._lock_file import LockFile
@@ -35,11 +36,13 @@ class Opened(NamedTuple):
         connection: The connection.
         places: Which files it was opened on. They are looked at before anybody can exchange them.
         lasts: Whether it serves for more than one transaction.
+        times: When they were last written to, where it is opened without SQLite's locks.
     """
 
     connection: sqlite3.Connection
     places: Places
     lasts: bool = True
+    times: Places | None = None
 
 
 class Gate:
@@ -74,6 +77,12 @@ def places_of(path: str) -> Places:
     """
     found = (find_private(path + suffix) for suffix in _LASTING)
     return [None if stat is None else (stat.st_dev, stat.st_ino) for stat in found]
+
+
+def times_of(path: str) -> Places:
+    """Say when the files that hold records were last written to, and how long they are."""
+    found = (find_private(path + suffix) for suffix in ("", "-wal"))
+    return [None if stat is None else (stat.st_mtime_ns, stat.st_size) for stat in found]
 
 
 def open_current(path: str) -> Opened | None:
@@ -112,17 +121,26 @@ def _is_current(path: str) -> bool:
     return version == max(_schema.STEPS) and mode == b"wal"
 
 
-def open_as_it_is(path: str) -> Opened | None:
-    """Open a current database where nothing can be written, None if even so it can't be read."""
-    if os.access(Path(path).parent, os.W_OK, effective_ids=True):
+def open_as_it_is(path: str, error: Exception) -> Opened | None:
+    """Open a current database where nothing can be written, None if even so it can't be read.
+
+    Args:
+        path: The database.
+        error: What kept it from being opened as ever.
+    """
+    if not may_lack_room(error) and _is_writable(path):
         return None
+    times = times_of(path)
     log = find_private(path + "-wal")
     # Without a log all is in the file, and SQLite needs nothing beside it that it can't make here:
-    # https://sqlite.org/wal.html, "Read-Only Databases"
-    connection = _connect_to_read(path, "mode=ro" if log and log.st_size else "immutable=1")
+    # https://sqlite.org/wal.html, "Read-Only Databases". It takes no locks then; who knows what
+    # others do meanwhile?
+    is_alone = not log or not log.st_size
+    connection = _connect_to_read(path, "immutable=1" if is_alone else "mode=ro")
     try:
         if _schema.check_kind(connection, _schema.STEPS) == max(_schema.STEPS):
-            return Opened(connection, places_of(path), lasts=False)
+            times_if_alone = times if is_alone else None
+            return Opened(connection, places_of(path), lasts=False, times=times_if_alone)
     except (sqlite3.Error, UnicodeDecodeError):
         # What kept it from being opened as ever tells more.
         pass
@@ -131,6 +149,10 @@ def open_as_it_is(path: str) -> Opened | None:
         raise
     connection.close()
     return None
+
+
+def _is_writable(path: str) -> bool:
+    return os.access(Path(path).parent, os.W_OK, effective_ids=True)
 
 
 def make_current(path: str) -> Opened:

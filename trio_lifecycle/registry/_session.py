@@ -15,6 +15,7 @@ from trio_lifecycle.registry._opening import (
     open_as_it_is,
     open_current,
     places_of,
+    times_of,
 )
 from trio_lifecycle.registry._private_files import find_private
 from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside
@@ -73,20 +74,22 @@ class Session:
             find_private(path + suffix)
         try:
             opened = open_current(path) or make_current(path)
-        except (OSError, sqlite3.Error):
-            as_it_is = None if writes else open_as_it_is(path)
+        except (OSError, sqlite3.Error) as error:
+            as_it_is = None if writes else open_as_it_is(path, error)
             if as_it_is is None:
                 raise
             opened = as_it_is
-        self.connection, self._places, self.lasts = opened
+        self.connection, self._places, self.lasts, self._times = opened
         self.pid = os.getpid()
 
     def in_place(self) -> bool:
-        """Whether the files at the path are still those that were opened.
+        """Whether the files at the path are still what was opened.
 
         What is written into a file that was removed is lost, and so is what is written past a log
-        (-wal) that was removed.
+        (-wal) that was removed. What was read without a lock counts only if nobody wrote meanwhile.
         """
+        if self._times is not None and self._times != times_of(self._path):
+            return False
         return self._places == places_of(self._path)
 
     def transact(self, work: Callable[[sqlite3.Connection], ResultT], begin: str) -> ResultT:
