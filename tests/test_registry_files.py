@@ -445,6 +445,41 @@ trio.run(main)
 
 
 @pytest.mark.fault(66)
+@only_root
+def test_a_file_that_was_closed_to_its_owner_for_a_while_is_written_again(path: Path) -> None:
+    trio.run(SQLiteRegistry(path).put, record())
+    for file in (*path.parent.iterdir(), path.parent):
+        os.chown(file, DAEMON.pw_uid, DAEMON.pw_gid)
+    for above in path.parents[1:4]:
+        above.chmod(0o755)
+    code = f"""{READ_ONLY}
+os.setgid({DAEMON.pw_gid})
+os.setuid({DAEMON.pw_uid})
+path = Path(sys.argv[1])
+views = [registry, SQLiteRegistry(path)]
+
+async def closed_for_a_while():
+    path.chmod(0o400)
+    for view in views:
+        assert [record()] == await view.daemons()
+    try:
+        await registry.put(record("worker"))
+    except RegistryError as error:
+        print(error)
+    path.chmod(0o600)
+    for view in (*views, SQLiteRegistry(path)):
+        await view.put(record())
+        assert [record()] == await view.daemons()
+
+trio.run(closed_for_a_while)
+print(*sorted(oct(file.stat().st_mode & 0o777) for file in path.parent.glob("registry.sqlite*")))
+"""
+    refused, modes = run_app(code, str(path), env=UNMEASURED)
+    assert "the right to write the file and its directory" in refused
+    assert {"0o600"} == set(modes.split())
+
+
+@pytest.mark.fault(66)
 @pytest.mark.skipif(
     not permitted("unshare", "--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt"),
     reason="only root may mount a disk",

@@ -16,7 +16,12 @@ from trio_lifecycle.registry._complaints import (
     primary_code,
 )
 from trio_lifecycle.registry._lock_file import LockFile
-from trio_lifecycle.registry._private_files import create_private, find_private, tighten
+from trio_lifecycle.registry._private_files import (
+    PRIVATE_MODE,
+    create_private,
+    find_private,
+    tighten,
+)
 from trio_lifecycle.registry._set_aside import COMPANIONS, set_database_aside, tell_of_removal
 
 # Beside the database, and never removed. What stands in it says that there was a registry once.
@@ -91,7 +96,10 @@ def open_current(path: str) -> Opened | None:
     It takes no lock that a writer has: one that was stopped in the middle keeps no reader away.
     """
     with Gate(path, shared=True):
-        if not _has_note(path) or not _is_current(path):
+        if not _has_note(path):
+            return None
+        _tighten_companions(path)
+        if not _is_current(path):
             return None
         _tighten_all(path)
         connection = _connect(path)
@@ -99,7 +107,9 @@ def open_current(path: str) -> Opened | None:
             # The first look makes what stands beside the file, so that its place is known.
             _schema.check_version(_schema.version_of(connection), _schema.STEPS)
             _set_pace(connection)
-            return Opened(connection, places_of(path))
+            # Who can't write the file now may be given the right, and SQLite would not notice.
+            lasts = os.access(path, os.W_OK, effective_ids=True)
+            return Opened(connection, places_of(path), lasts)
         except BaseException:
             connection.close()
             raise
@@ -164,8 +174,11 @@ def make_current(path: str) -> Opened:
         sqlite3.Error, OSError: It can't be opened. One that was damaged was set aside.
     """
     with Gate(path) as lock:
+        is_ours = _has_note(path)
+        if is_ours:
+            _tighten_companions(path)
         try:
-            connection = _make(path, is_ours=_has_note(path))
+            connection = _make(path, is_ours=is_ours)
         except BaseException:
             if not os.path.lexists(path):
                 # It was told of already.
@@ -216,8 +229,15 @@ def _is_worth_opening(path: str, *, is_ours: bool) -> bool:
 
 
 def _tighten_all(path: str) -> None:
-    for suffix in ("", *COMPANIONS):
-        tighten(path + suffix)
+    tighten(path)
+    _tighten_companions(path)
+
+
+def _tighten_companions(path: str) -> None:
+    for suffix in COMPANIONS:
+        # SQLite makes them with the rights of the database, and they keep these when that, closed
+        # to its owner for a while, is opened to him again.
+        tighten(path + suffix, at_least=PRIVATE_MODE)
 
 
 def _unmake(path: str) -> None:

@@ -42,17 +42,25 @@ def create_private(path: str) -> None:
         os.close(descriptor)
 
 
-def tighten(path: str) -> None:
-    """Let nobody but its owner read a file, if it is there.
+def tighten(path: str, *, at_least: int = 0) -> None:
+    """Let nobody but its owner use a file, if it is there.
+
+    Args:
+        path: The file.
+        at_least: What the owner may do with it afterwards, whatever he could before.
 
     Raises:
         RefusalError: Somebody else could have prepared it.
     """
     found = find_private(path)
-    if found is not None and stat.S_IMODE(found.st_mode) & ~stat.S_IRWXU:
+    if found is None:
+        return
+    mode = stat.S_IMODE(found.st_mode)
+    due = mode & stat.S_IRWXU | at_least
+    if mode != due:
         # By its name: nobody else can exchange it in our directory, and SQLite's locks would not
         # outlive a descriptor.
-        os.chmod(path, stat.S_IMODE(found.st_mode) & stat.S_IRWXU)  # noqa: PTH101
+        os.chmod(path, due)  # noqa: PTH101
 
 
 def open_private(path: bytes, *, create: bool) -> int:
