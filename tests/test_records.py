@@ -33,17 +33,21 @@ def test_a_pid_that_is_nobodys_or_everybodys_is_refused(pid: object) -> None:
 
 WRONG: dict[str, list[Any]] = {
     "name": ["", "..", "a/b", "a\0", "x" * 201, 7, None],
-    "instance_id": [None, 7, b"x"],
-    "host": [None, 7],
-    "boot_id": [None, 7],
+    "instance_id": [None, 7, b"x", "a\0b"],
+    "host": [None, 7, "\0"],
+    "boot_id": [None, 7, "b\0"],
     "start_time": [-1, LONG, True, 1.5, "1", None],
     "pid_namespace": [-1, LONG, True, None],
-    "url": [7, b"x"],
+    "url": [7, b"x", "http://a/\0"],
     "port": [0, -1, 65_536, True, 80.0, "80"],
     "state": ["", "READY", None, [], "gone"],
-    "log_file": [7, b"x"],
-    "fingerprint": [None, 7],
-    "stop_ladder": [7, [7], [(1,)], [(None, 1.0)], [(float("inf"), 1)]],
+    "log_file": [7, b"x", "/a\0.log"],
+    "fingerprint": [None, 7, "\0"],
+    "stop_ladder": [
+        *(7, [7], [(1,)], [(None, 1.0)], [(float("inf"), 1)]),
+        *([(signum, 1.0)] for signum in (-1, 0, 65, 999)),
+        *([(15, 1.0), (2, seconds)] for seconds in (-0.5, float("nan"), float("inf"))),
+    ],
     "report": [None, [], "x", {"a": object()}, {"a": {1, 2}}],
     "started_at": [-1.0, float("nan"), float("inf"), True, "1", None],
     "heartbeat_at": [-1.0, float("nan"), 1e30, None],
@@ -97,7 +101,7 @@ def _is_name(name: str) -> bool:
 
 
 names = st.text(min_size=1, max_size=50).filter(_is_name)
-texts = st.text(st.characters(exclude_categories=()), max_size=30)
+texts = st.text(st.characters(exclude_categories=(), exclude_characters="\0"), max_size=30)
 counts = st.integers(0, LONG - 1)
 times = st.floats(0, 2**53) | st.integers(0, 2**53)
 report_values = st.recursive(

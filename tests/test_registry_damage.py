@@ -401,6 +401,13 @@ OTHER_VERSIONS: dict[str, tuple[str, str | None, DaemonRecord]] = {
     "another state": (changed(state="draining"), "state", record(state="ready")),
     "no number": (changed(heartbeat_at=float("nan")), "heartbeat_at", record(heartbeat_at=0.0)),
     "for ever": (changed(stop_ladder=[[float("inf"), 1]]), "stop_ladder", record()),
+    "a signal that is none": (changed(stop_ladder=[[0, 1]]), "stop_ladder", record()),
+    "a rung that never ends": (
+        changed(stop_ladder=[[15, float("nan")]]),
+        "stop_ladder",
+        record(),
+    ),
+    "a path that is none": (changed(log_file="/a\0b"), "log_file", record()),
     "a url in parts": (changed(url={"host": "x"}), "url", record()),
     "no instance": (lacking("instance_id"), "instance_id", record(instance_id="unknown")),
     "no start": (lacking("started_at"), "started_at", record(started_at=0.0)),

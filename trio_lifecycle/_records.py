@@ -5,6 +5,7 @@ one.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Any, Final, Literal, NamedTuple, cast, get_args
 
@@ -24,6 +25,9 @@ RecordState = Literal["starting", "ready", "stopping"]
 # The kernel gives no greater number (PID_MAX_LIMIT, proc_sys_kernel(5) on pid_max). 0 and 1 are
 # nobody's daemon, and -1 would signal everybody (kill(2)).
 _PIDS: Final = range(2, 2**22 + 1)
+
+# signal(7); 0 would only ask whether somebody is there.
+_SIGNALS: Final = range(1, 65)
 
 # What a SQL integer holds.
 _MOST: Final = 2**63 - 1
@@ -61,6 +65,9 @@ def _is_name(record: object, attribute: "Attribute[str]", value: object) -> None
 def _is_text(record: object, attribute: "Attribute[Any]", value: object) -> None:
     if not isinstance(value, str):
         raise ConfigError(attribute.name, f"must be a string, not {value!r}")
+    if "\0" in value:
+        # No path, no URL and no program's argument can hold it.
+        raise ConfigError(attribute.name, f"must not contain a NUL: {value!r}")
 
 
 def _is_text_or_none(record: object, attribute: "Attribute[Any]", value: object) -> None:
@@ -106,9 +113,13 @@ def _time(value: object) -> float:
 
 def _rungs(value: object) -> tuple[tuple[int, float], ...]:
     try:
-        return tuple((int(signum), float(seconds)) for signum, seconds in value)  # type: ignore[attr-defined]
+        rungs = tuple((int(signum), float(seconds)) for signum, seconds in value)  # type: ignore[attr-defined]
     except (TypeError, ValueError, OverflowError):
         raise ConfigError("stop_ladder", f"must be pairs of numbers, not {value!r}") from None
+    for signum, seconds in rungs:
+        if signum not in _SIGNALS or seconds < 0 or not math.isfinite(seconds):
+            raise ConfigError("stop_ladder", f"{(signum, seconds)!r} is no signal with its seconds")
+    return rungs
 
 
 def _report(value: object) -> Mapping[str, Any]:
