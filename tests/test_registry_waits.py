@@ -45,6 +45,8 @@ def stopped(path: Path) -> Iterator[App]:
     trio.run(SQLiteRegistry(path).put, record())
     with app(STOPPED_IN_A_TRANSACTION, str(path)) as program:
         assert "held" == program.say()
+        # It says so a moment before; what comes in between would not wake it any more.
+        os.waitid(os.P_PID, program.pid, os.WSTOPPED | os.WNOWAIT)
         yield program
 
 
