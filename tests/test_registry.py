@@ -434,7 +434,7 @@ class WatchesNothing(MemoryRegistry):
         (KeepsTheClaim, "not free after an exception"),
         (KeepsTheClaimOfWhoIsCancelled, "not free after a cancellation"),
         (EatsExceptions, "ate the exception"),
-        (WaitersStay, "one claim keeps another name's from others"),
+        (WaitersStay, "waiters that were cancelled keep the claim"),
         (FindsNobody, "did not find the holder"),
         (FindsAlways, "found nobody's claim"),
         (WatchesChangesOnly, r"watch\(\) gave None"),

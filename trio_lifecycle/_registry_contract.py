@@ -99,5 +99,6 @@ class Registry(ABC):
         """Give every record that is there, and then each change, in order, without an end.
 
         Of several changes to one name in quick succession only the last may be seen. It may be left
-        at any moment.
+        at any moment. A wait for the next change can be cancelled: none is lost by that, and the
+        watch goes on. What one watch has given, every other one still gives.
         """
