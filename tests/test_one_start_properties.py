@@ -218,7 +218,6 @@ _find_process = SimulatedSpawner.find_process
             _takes_one_that_goes_for_ready,
             "had been asked|is recorded|nobody answers",
         ),
-        (Entry, "look", _takes_one_that_starts_for_gone, "was started while"),
         (SimulatedSpawner, "find_process", _takes_unknown_for_gone, "was started|is not recorded"),
         (Launch, "_clean_up", _leaves_what_it_started, "is not recorded|half started|was started"),
         (Attempt, "join", _never_answers, "nobody answers|who asks gets None"),
@@ -233,7 +232,7 @@ def test_a_library_that_does_it_wrong_is_found_out(
         run_state_machine_as_test(
             OneStartInAWildWorld,
             settings=settings(
-                max_examples=3000,
+                max_examples=300,
                 stateful_step_count=25,
                 derandomize=True,
                 database=None,
@@ -241,6 +240,23 @@ def test_a_library_that_does_it_wrong_is_found_out(
                 report_multiple_bugs=False,
             ),
         )
+
+
+def test_a_library_that_takes_one_that_starts_for_gone_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # By hand: in a search it depends on luck whether all that it takes comes together.
+    monkeypatch.setattr(Entry, "look", _takes_one_that_starts_for_gone)
+    world = World(0, ready_after=9.0)
+    try:
+        program = world.begin_program(changed=False, ladder_s=0.5, free_port=True)
+        world.start_elsewhere(record_first=True, opens=True, says_ready=False, killed_after=0.5)
+        world.pass_time(1.0)
+        world.ask(program, None)
+        with pytest.raises(AssertionError, match="was started while"):
+            world.wait_for_answer()
+    finally:
+        world.leave()
 
 
 # --- what was found, each by a plain test ---
