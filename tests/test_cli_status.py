@@ -16,6 +16,7 @@ from tests import cli
 from tests.cli import HEALTH, SERVER, Run, call, ensured, forget, record_elsewhere
 from trio_lifecycle import DaemonRecord
 from trio_lifecycle._cli._codes import DAEMON_EXIT_STATUSES, table
+from trio_lifecycle._cli._json_lines import json_line
 from trio_lifecycle._cli._status import Finding, State, as_table, exit_status
 
 pytestmark = pytest.mark.usefixtures("all_stopped")
@@ -188,15 +189,13 @@ def test_what_a_terminal_would_obey_is_spelled_out() -> None:
 
 
 def test_json_has_no_number_that_json_has_not() -> None:
-    record_elsewhere("far", stop_ladder=((15, math.nan), (2, math.inf)))
-    done = call("status", "--json")
-    forget("far")
+    line = json_line({"name": "far", "loads": [math.nan, {"most": math.inf}, -math.inf, 1.5]})
 
     def refuse(number: str) -> None:
         pytest.fail(number)
 
-    facts = json.loads(done.out, parse_constant=refuse)
-    assert [["SIGTERM", None], ["SIGINT", None]] == facts["stop_ladder"]
+    facts = json.loads(line, parse_constant=refuse)
+    assert {"name": "far", "loads": [None, {"most": None}, None, 1.5]} == facts
 
 
 def test_a_long_address_is_never_cut_off() -> None:

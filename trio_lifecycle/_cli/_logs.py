@@ -114,7 +114,7 @@ class Logs:
         except FileNotFoundError:
             unless = "" if record is not None else ", nor is it recorded"
             return self._complain(f"has no log: {path} is not there{unless}", NO_LOG)
-        except (OSError, ValueError) as error:  # no path, such as one that holds a NUL
+        except OSError as error:
             return self._complain(f"its log can't be read: {error}", NOT_KEPT_UP)
         try:
             if lines is not None:
