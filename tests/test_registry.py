@@ -47,9 +47,17 @@ async def test_sqlite_keeps_the_contract(path: Path) -> None:
 
 
 async def test_many_views_of_one_file_keep_the_contract(path: Path) -> None:
-    await SQLiteRegistry(path).put(record("somebody's"))
-    await check_registry(lambda: SQLiteRegistry(path))
-    assert [record("somebody's")] == await SQLiteRegistry(path).daemons()
+    views: list[SQLiteRegistry] = []
+
+    def view() -> SQLiteRegistry:
+        views.append(SQLiteRegistry(path))
+        return views[-1]
+
+    await view().put(record("somebody's"))
+    await check_registry(view)
+    assert [record("somebody's")] == await view().daemons()
+    for one in views:
+        one.close()
 
 
 def make_memory(path: Path) -> Registry:
