@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from tests.support import PATIENCE_S
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle.abc import DaemonRecord
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
 

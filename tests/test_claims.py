@@ -18,7 +18,7 @@ import trio.testing
 from tests.registries import FORKING, open_files, path, record
 from tests.support import PATIENCE_S, app, run_app
 from trio_lifecycle import ConfigError
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle.abc import ClaimHolder
 from trio_lifecycle.registry._claim_files import ClaimFile
 from trio_lifecycle.registry._lock_file import LockFile

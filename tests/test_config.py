@@ -22,8 +22,9 @@ from trio_lifecycle import (
     Output,
     StopLadder,
 )
-from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, check_seconds
+from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER
+from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle.abc import ArmedReady, ReadyMode, Start
 
 SECRET = "hunter2-and-more"
@@ -252,6 +253,8 @@ OTHERS: dict[str, Any] = {
     "name": "x",
     "on_change": "error",
     "claim_timeout": 3.0,
+    "stall_timeout": 2.0,
+    "max_ready_timeout": 400.0,
     "stop_ladder": StopLadder(),
     "output": Output(),
     "search_path": [],

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 import pytest
 from attrs import define
 
-from trio_lifecycle import _errors
+from trio_lifecycle import _errors, _record_errors
 from trio_lifecycle._errors import (
     BinaryNotFoundError,
-    ClaimTimeoutError,
-    ConfigChangedError,
     ConfigError,
     DaemonDiedError,
-    DaemonNotRunningError,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     ForeignDaemonError,
@@ -23,9 +20,15 @@ from trio_lifecycle._errors import (
     ReadyError,
     ReadyTimeoutError,
     ReaperLostError,
-    RegistryError,
     SpawnError,
+    StallTimeoutError,
     StopError,
+)
+from trio_lifecycle._record_errors import (
+    ClaimTimeoutError,
+    ConfigChangedError,
+    DaemonNotRunningError,
+    RegistryError,
 )
 
 TAIL = "first\nboom: no license\n"
@@ -55,6 +58,14 @@ ERRORS: list[tuple[LifecycleError, tuple[str, ...]]] = [
     (
         ReadyError("queen", "the socket closed", TAIL),
         ("can't become ready: the socket", "  | boom"),
+    ),
+    (
+        ReadyTimeoutError("queen", 300.0, "it asked for more time", extended=True),
+        ("queen was not ready after 300.00 s", "it asked for more time. If", "max_ready_timeout"),
+    ),
+    (
+        StallTimeoutError("queen", 8.0, 5.004, "http://q/ answered 503", TAIL),
+        ("not ready after 8.00 s", "no sign of life for 5.00 s; http", "stall_timeout", "  | boom"),
     ),
     (
         DiedBeforeReadyError("queen", 3, 0.25, TAIL),
@@ -118,8 +129,8 @@ each_error = pytest.mark.parametrize("error", [e for e, _ in ERRORS], ids=lambda
 
 
 def classes() -> Iterator[type[LifecycleError]]:
-    """Every error of the file."""
-    for value in vars(_errors).values():
+    """Every error of the two files."""
+    for value in (*vars(_errors).values(), *vars(_record_errors).values()):
         if isinstance(value, type) and issubclass(value, LifecycleError):
             yield value
 

@@ -19,6 +19,7 @@ from trio_lifecycle._events import (
     Ready,
     ReaperLost,
     RecordStale,
+    Said,
     Spawned,
     Starting,
     Stopped,
@@ -129,6 +130,16 @@ EVENTS: list[tuple[Event, str, dict[str, object]]] = [
         Stray(name="queen", instance_id="a1", time=12.5, pid=9, command="sleep 5"),
         "may have started process 9 (sleep 5)",
         {"pid": 9, "command": "sleep 5"},
+    ),
+    (
+        Said(name="queen", instance_id="a1", time=12.5, pid=7, topic="status", text="loading 40 %"),
+        "says: loading 40 %",
+        {"pid": 7, "topic": "status", "text": "loading 40 %"},
+    ),
+    (
+        Said(name="queen", instance_id="a1", time=12.5, pid=7, topic="reloading", text=""),
+        "says: reloading",
+        {"pid": 7, "topic": "reloading", "text": ""},
     ),
     (
         Left(name="queen", instance_id="a1", time=12.5, pid=7),

@@ -15,6 +15,7 @@ NAME = "trio_lifecycle"
 FLOORS: dict[str, tuple[str, ...]] = {
     "letters": ("_status", "_version"),
     "words": ("_errors", "_events", "_reports", "_markers"),
+    "late words": ("_record_errors",),
     "rules": (
         "_states",
         "_ladder",
@@ -31,9 +32,13 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_fingerprint",
         "_taken_port",
         "_waits",
+        "_clocks",
+        "_seconds",
     ),
     "requests": ("_requests", "_records"),
     "process": ("_process_contract", "_registry_contract"),
+    "prober": ("_prober_contract",),
+    "readiness": ("_ready_contract",),
     "contracts": ("abc",),
     "values": ("_config",),
     "instruments": ("_sock_diag", "_stat", "_executable", "_procfs", "_paths"),
@@ -52,11 +57,20 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_logs",
     ),
     "lookout": ("_strays",),
-    "means": ("spawner", "ready", "registry", "preflight", "observe", "_stop", "_checks"),
+    "means": (
+        "spawner",
+        "ready",
+        "registry",
+        "preflight",
+        "observe",
+        "_stop",
+        "_checks",
+        "_liveness",
+    ),
     "handle": ("_handle",),
     "entry": ("_entry", "_preparation"),
     "search": ("_search",),
-    "known": ("_known",),
+    "known": ("_known", "_ready_wait"),
     "launch": ("_launch",),
     "keeper": ("_keeper", "_attempt"),
     "heart": ("_lifecycle", "_attach"),
@@ -65,7 +79,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "doorstep": ("__main__",),
 }
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS.values()) for room in rooms}
-THINKING = {room for name in ("letters", "words", "rules") for room in FLOORS[name]}
+THINKING = {room for name in ("letters", "words", "late words", "rules") for room in FLOORS[name]}
 
 # What decides needs no clock, no input or output, and no scheduler.
 IMPURE = {

@@ -17,7 +17,7 @@ from hypothesis import given
 from tests.registries import path, record
 from tests.simulated import in_simulated_time
 from trio_lifecycle import ConfigError
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle.abc import ClaimHolder, DaemonRecord, RecordChange, Registry
 from trio_lifecycle.registry._memory import MemoryRegistry
 from trio_lifecycle.registry._sqlite import SQLiteRegistry

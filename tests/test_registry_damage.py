@@ -15,7 +15,7 @@ import trio
 
 from tests.registries import bad_files, execute, mode_of, path, record
 from tests.support import PATIENCE_S, app
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle.abc import DaemonRecord, RecordChange
 from trio_lifecycle.registry import _schema
 from trio_lifecycle.registry._rows import encode

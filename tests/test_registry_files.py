@@ -14,7 +14,7 @@ import trio
 from tests.registries import FORKING, contents, execute, mode_of, path, record, refusal
 from tests.stepping import DAEMON, only_root
 from tests.support import UNMEASURED, permitted, run_app
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle.abc import DaemonRecord
 from trio_lifecycle.registry import _rows, _session
 from trio_lifecycle.registry._complaints import RefusalError, complaining

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.registries import bad_files, execute, path, record, refusal
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle.registry import _schema, _session
 from trio_lifecycle.registry._schema import APPLICATION_ID, STEPS
 from trio_lifecycle.registry._sqlite import SQLiteRegistry

@@ -14,7 +14,7 @@ from trio.testing import MockClock
 
 from tests.registries import path, record
 from tests.support import PATIENCE_S, App, app
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle.registry._patience import Patience
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
 

@@ -20,7 +20,7 @@ from attrs import evolve
 from tests.registries import FORKING, execute, open_files, path, record
 from tests.support import PATIENCE_S, ROOT, app, run_app
 from trio_lifecycle import ConfigError
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle._state_dir import registry_path
 from trio_lifecycle.abc import RecordChange
 from trio_lifecycle.registry import _changes, _rows

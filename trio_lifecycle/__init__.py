@@ -21,11 +21,8 @@ from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import (
     BinaryNotFoundError,
-    ClaimTimeoutError,
-    ConfigChangedError,
     ConfigError,
     DaemonDiedError,
-    DaemonNotRunningError,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     ForeignDaemonError,
@@ -35,8 +32,8 @@ from trio_lifecycle._errors import (
     ReadyError,
     ReadyTimeoutError,
     ReaperLostError,
-    RegistryError,
     SpawnError,
+    StallTimeoutError,
     StopError,
 )
 from trio_lifecycle._events import (
@@ -51,6 +48,7 @@ from trio_lifecycle._events import (
     Ready,
     ReaperLost,
     RecordStale,
+    Said,
     Spawned,
     Starting,
     Stopped,
@@ -62,6 +60,12 @@ from trio_lifecycle._ladder import StopLadder, StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._markers import CALLBACK_URL, FREE_PORT
 from trio_lifecycle._nursery import DaemonNursery, open_daemon_nursery
+from trio_lifecycle._record_errors import (
+    ClaimTimeoutError,
+    ConfigChangedError,
+    DaemonNotRunningError,
+    RegistryError,
+)
 from trio_lifecycle._records import DaemonRecord
 from trio_lifecycle._version import __version__
 from trio_lifecycle.observe._logging import log_events
@@ -117,8 +121,10 @@ __all__ = [
     "RecordStale",
     "RegistryError",
     "SQLiteRegistry",
+    "Said",
     "SpawnError",
     "Spawned",
+    "StallTimeoutError",
     "Starting",
     "StopError",
     "StopLadder",

@@ -2,9 +2,11 @@
 
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._entry import Entry, recorded_ladder
-from trio_lifecycle._errors import ConfigError, DaemonNotRunningError, RegistryError
+from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._handle import DaemonHandle
+from trio_lifecycle._liveness import Asker
 from trio_lifecycle._names import check_name
+from trio_lifecycle._record_errors import DaemonNotRunningError, RegistryError
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import DaemonRecord, Observer, Registry, Report, Spawner
@@ -55,7 +57,9 @@ async def attach(
     diary = Diary(name, record.instance_id, observer, State.READY)
     stopper = Stopper(process, recorded_ladder(record), diary, Entry(place, record))
     report = Report(record.url, record.port, record.report)
-    return DaemonHandle(name, record.instance_id, "adopted", process, stopper, report, 0.0)
+    # What its mode was is not recorded, only that there was one.
+    by = (process, stopper, report, 0.0, (), Asker(process).ask)
+    return DaemonHandle(name, record.instance_id, "adopted", *by)
 
 
 async def _clear_away(place: Registry, record: DaemonRecord) -> bool:

@@ -8,6 +8,7 @@ from typing import Final, Literal, TypedDict, get_args
 
 from attrs import Attribute, Factory, field, frozen
 
+from trio_lifecycle._clocks import MOST_EXTENSIONS
 from trio_lifecycle._destination import Output
 from trio_lifecycle._environment import Environment
 from trio_lifecycle._errors import ConfigError
@@ -16,6 +17,7 @@ from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 from trio_lifecycle._limits import check_group, check_umask, check_user, read_limits
 from trio_lifecycle._markers import FREE_PORT, Marker, has_stray_nul, markers_in, show
 from trio_lifecycle._names import check_name
+from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle.abc import ReadyMode
 
 # Most services are up in under 3 s; the slowest of fifty that were tried needed 19 s.
@@ -26,20 +28,6 @@ DEFAULT_READY_TIMEOUT_S: Final = 30.0
 CLAIM_MARGIN_S: Final = 10.0
 
 OnChange = Literal["keep", "restart", "error"]
-
-
-def check_seconds(name: str, value: object) -> float:
-    """Return a time limit as a float.
-
-    Raises:
-        ConfigError: It is no positive, finite number.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ConfigError(name, f"must be a number of seconds, not {value!r}")
-    # A comparison, not math.isfinite: that can't take an integer beyond what a float can hold.
-    if not 0 < value <= sys.float_info.max:
-        raise ConfigError(name, f"must be more than 0 seconds and finite, not {value!r}")
-    return float(value)
 
 
 def _text(name: str, value: object) -> str:
@@ -151,6 +139,14 @@ def _ready_timeout(seconds: float) -> float:
     return check_seconds("ready_timeout", seconds)
 
 
+def _stall_timeout(seconds: float | None) -> float | None:
+    return None if seconds is None else check_seconds("stall_timeout", seconds)
+
+
+def _max_ready_timeout(seconds: float | None) -> float | None:
+    return None if seconds is None else check_seconds("max_ready_timeout", seconds)
+
+
 def _claim_timeout(seconds: float | None) -> float | None:
     return None if seconds is None else check_seconds("claim_timeout", seconds)
 
@@ -187,6 +183,8 @@ class ConfigOptions(TypedDict, total=False):
     group: str | int | None
     on_change: OnChange
     claim_timeout: float | None
+    stall_timeout: float | None
+    max_ready_timeout: float | None
 
 
 @frozen
@@ -205,6 +203,11 @@ class LifecycleConfig:
         ready_timeout: Seconds from the spawn in which it must become ready. Defaults to 30. Too
             short kills a daemon that only had a cold disk; too long only delays the report of one
             that hangs, since one that dies is reported at once whatever stands here.
+        stall_timeout: Seconds from the spawn, and from each sign of life, in which it must show the
+            next one until it is ready: output, or a word on its progress. Defaults to None: it may
+            be silent. With less than its longest silent step, a healthy daemon is stopped.
+        max_ready_timeout: Seconds in which it must become ready even if it asks for more time, as
+            some do under ``Notify``. Defaults to None: ten times ``ready_timeout``.
         detach: Permits a bare ``ensure_running()`` to leave the daemon running without an owner.
             Defaults to False.
         name: What it is called in messages, log files and tables. Defaults to the last part of
@@ -263,6 +266,10 @@ class LifecycleConfig:
     group: str | int | None = field(default=None, converter=check_group, kw_only=True)
     on_change: OnChange = field(default="keep", validator=_is_on_change, kw_only=True)
     claim_timeout: float | None = field(default=None, converter=_claim_timeout, kw_only=True)
+    stall_timeout: float | None = field(default=None, converter=_stall_timeout, kw_only=True)
+    max_ready_timeout: float | None = field(
+        default=None, converter=_max_ready_timeout, kw_only=True
+    )
 
     def __attrs_post_init__(self) -> None:
         unfilled = self.markers - {FREE_PORT} - self.ready_mode.markers
@@ -283,6 +290,13 @@ class LifecycleConfig:
                 "ready_timeout",
                 f"{self.ready_timeout} s is shorter than the interval of {interval} s",
             )
+        least_s = self.ready_mode.shortest_wait_s
+        if least_s >= self.ready_timeout:
+            problem = f"{self.ready_timeout} s is too short for {self.ready_mode!r}"
+            raise ConfigError("ready_timeout", f"{problem}, which takes {least_s} s at least")
+        if self.longest_ready_s < self.ready_timeout:
+            problem = f"{self.max_ready_timeout} s is shorter than the ready_timeout"
+            raise ConfigError("max_ready_timeout", f"{problem} of {self.ready_timeout} s")
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -319,6 +333,14 @@ class LifecycleConfig:
                 "group": self.group,
             }
         )
+
+    @property
+    def longest_ready_s(self) -> float:
+        """How long it may take to become ready if it asks for more time, in seconds."""
+        if self.max_ready_timeout is None:
+            # A ready_timeout next to what a float can hold stays finite.
+            return min(self.ready_timeout * MOST_EXTENSIONS, sys.float_info.max)
+        return self.max_ready_timeout
 
     @property
     def longest_claim_s(self) -> float:

@@ -11,11 +11,12 @@ from attrs import evolve
 
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._diary import Diary
-from trio_lifecycle._errors import ClaimTimeoutError, ConfigError, LifecycleError
+from trio_lifecycle._errors import ConfigError, LifecycleError
 from trio_lifecycle._events import ClaimAwaited, RecordStale
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 from trio_lifecycle._machine import now_in_ticks, own_start_time, this_boot
 from trio_lifecycle._proc import read_stat
+from trio_lifecycle._record_errors import ClaimTimeoutError
 from trio_lifecycle.abc import DaemonRecord, Process, Registry, Report, Spawner
 
 # Most claims are free at once. Only of one that is not, an event tells.

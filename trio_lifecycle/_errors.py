@@ -110,18 +110,47 @@ class ReadyTimeoutError(LifecycleError):
         waited_s: Seconds from the spawn until the wait ended.
         last_seen: What the ready mode saw last.
         output_tail: The end of the daemon's output.
+        extended: True when it had asked for more time, and got all that it may get.
     """
 
     daemon: str
     waited_s: float
     last_seen: str
     output_tail: str = ""
+    extended: bool = False
+
+    def _sentence(self) -> str:
+        limit = "max_ready_timeout" if self.extended else "ready_timeout"
+        return (
+            f"{self.daemon} was not ready after {self.waited_s:.2f} s and was stopped; "
+            f"{self.last_seen}. If it only needs longer, raise {limit}."
+            f"{quote_output(self.output_tail)}"
+        )
+
+
+@define(eq=False, slots=False, repr=False)
+class StallTimeoutError(LifecycleError):
+    """The daemon runs, but was silent for too long before it was ready; it was stopped.
+
+    Attributes:
+        daemon: The daemon's name.
+        waited_s: Seconds from the spawn until the wait ended.
+        silent_s: Seconds since its last sign of life: output, or what it said of its progress.
+        last_seen: What the ready mode saw last.
+        output_tail: The end of the daemon's output.
+    """
+
+    daemon: str
+    waited_s: float
+    silent_s: float
+    last_seen: str
+    output_tail: str = ""
 
     def _sentence(self) -> str:
         return (
-            f"{self.daemon} was not ready after {self.waited_s:.2f} s and was stopped; "
-            f"{self.last_seen}. If it only needs longer, raise ready_timeout."
-            f"{quote_output(self.output_tail)}"
+            f"{self.daemon} was not ready after {self.waited_s:.2f} s and was stopped, for it had "
+            f"shown no sign of life for {self.silent_s:.2f} s; {self.last_seen}. If it works in "
+            f"silence, raise stall_timeout.{quote_output(self.output_tail)}"
         )
 
 
@@ -301,90 +330,3 @@ class StopError(LifecycleError):
             f"gave up after {self.seconds:.1f} s. A process in uninterruptible sleep ends when its "
             "disk or network answers."
         )
-
-
-@define(eq=False, slots=False, repr=False)
-class DaemonNotRunningError(LifecycleError):
-    """The daemon that was asked for is not there, or was stopped before it could be given.
-
-    Attributes:
-        daemon: The daemon's name.
-        problem: Where it was looked for, or what became of it.
-    """
-
-    daemon: str
-    problem: str
-
-    def _sentence(self) -> str:
-        return f"{self.daemon} is not running: {self.problem}."
-
-
-@define(eq=False, slots=False, repr=False)
-class ConfigChangedError(LifecycleError):
-    """The daemon runs, but was started from another configuration; it was left alone.
-
-    Attributes:
-        daemon: The daemon's name.
-        pid: Its main process.
-        fields: The fields that differ.
-    """
-
-    daemon: str
-    pid: int
-    fields: tuple[str, ...]
-
-    def _sentence(self) -> str:
-        return (
-            f"{self.daemon} runs as process {self.pid}, but was started with other "
-            f"{', '.join(self.fields)}. Stop it first, or say on_change='restart' or 'keep'."
-        )
-
-
-@define(eq=False, slots=False, repr=False)
-class ClaimTimeoutError(LifecycleError):
-    """Somebody else had the right to start the daemon for longer than this caller would wait.
-
-    The right is never taken from its holder while that lives. Nothing was started.
-
-    Attributes:
-        daemon: The daemon's name.
-        waited_s: Seconds that were waited.
-        holder_pid: The process that has the right, or None where that can't be told.
-        held_since: Since when, in seconds since the epoch, or None.
-    """
-
-    daemon: str
-    waited_s: float
-    holder_pid: int | None = None
-    held_since: float | None = None
-
-    def _sentence(self) -> str:
-        from datetime import datetime
-
-        holder = "who is starting it can't be told"
-        since = ""
-        if self.held_since is not None:
-            since = f", since {datetime.fromtimestamp(self.held_since):%Y-%m-%d %H:%M:%S}"
-        if self.holder_pid is not None:
-            holder = f"process {self.holder_pid} is starting it"
-        return (
-            f"{self.daemon} could not be looked after for {self.waited_s:.2f} s: "
-            f"{holder}{since}. Wait longer with claim_timeout, or find out why that program "
-            "does not go on; when it ends, its claim is free."
-        )
-
-
-@define(eq=False, slots=False, repr=False)
-class RegistryError(LifecycleError):
-    """The registry of daemons can't be used; nothing in it was changed.
-
-    Attributes:
-        registry: Where it is, such as the path of its file.
-        problem: What is wrong with it, and what would help.
-    """
-
-    registry: str
-    problem: str
-
-    def _sentence(self) -> str:
-        return f"the registry {self.registry} can't be used: {self.problem}."

@@ -128,6 +128,20 @@ class Ready(Event):
 
 
 @_event
+class Said(Event):
+    """The daemon said something of itself by itself, while it starts or runs."""
+
+    kind: ClassVar[str] = "said"
+    pid: int | None
+    topic: str
+    text: str
+
+    def _sentence(self) -> str:
+        about = "" if self.topic == "status" else f" ({self.topic})"
+        return f"says{about}: {self.text}" if self.text else f"says: {self.topic}"
+
+
+@_event
 class Died(Event):
     """The daemon ended although nobody had asked it to."""
 

@@ -2,7 +2,7 @@
 
 import copy
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Literal
 
 import trio
@@ -10,6 +10,7 @@ import trio
 from trio_lifecycle._errors import ConfigError, DaemonStateUnknownError
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._ladder import StopLadder, StopReport
+from trio_lifecycle._liveness import Liveness
 from trio_lifecycle._status import describe_status
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import Process, Report
@@ -45,7 +46,8 @@ class DaemonHandle:
         stopper: Stopper,
         report: Report,
         ready_after_s: float,
-        secrets: tuple[str, ...] = (),
+        secrets: tuple[str, ...],
+        ask: Callable[[], Awaitable[Liveness]],
     ) -> None:
         self.name = name
         self.instance_id = instance_id
@@ -57,6 +59,7 @@ class DaemonHandle:
         self._process = process
         self._stopper = stopper
         self._secrets = secrets
+        self._ask = ask
 
     def __repr__(self) -> str:
         ended = f", {describe_status(self._process.status)}" if self._process.ended else ""
@@ -107,6 +110,17 @@ class DaemonHandle:
             parent can know it, as for an adopted daemon.
         """
         return await self._process.wait()
+
+    async def check(self) -> Liveness:
+        """Ask the daemon once more, by the probes that said that it was ready.
+
+        ``"running"``: it is alive, and says that it is up; where its mode can't be asked again (a
+        callback, a line of its log), alive is enough. ``"gone"``: its process was seen to have
+        ended. ``"unknown"``: anything else, such as a 503, a probe that took too long, or a process
+        that can't be seen. It is bounded by the mode's own limit for one probe, and changes
+        nothing: what follows from the answer is yours to decide.
+        """
+        return await self._ask()
 
     async def stop(self, ladder: StopLadder | None = None) -> StopReport:
         """Ask the daemon to go, then insist; say which rung it took.

@@ -5,15 +5,11 @@ from typing import Final
 
 import trio
 
-from trio_lifecycle._errors import (
-    DaemonDiedError,
-    DaemonNotRunningError,
-    LifecycleError,
-    ReaperLostError,
-)
+from trio_lifecycle._errors import DaemonDiedError, LifecycleError, ReaperLostError
 from trio_lifecycle._events import Left
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._launch import Launch
+from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle._states import State
 from trio_lifecycle.abc import Process
 

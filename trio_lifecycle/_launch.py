@@ -3,6 +3,7 @@
 import logging
 import os
 from contextlib import AsyncExitStack
+from functools import partial
 from itertools import count
 from typing import Final
 
@@ -13,23 +14,24 @@ from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._entry import Entry
 from trio_lifecycle._errors import (
-    DaemonNotRunningError,
     DiedBeforeReadyError,
     ForeignDaemonError,
     LifecycleError,
     ReadyTimeoutError,
-    ReaperLostError,
 )
 from trio_lifecycle._events import Adopted, Failed, Found, Ready, Spawned, Starting, Stray
-from trio_lifecycle._handle import DaemonHandle, Origin, show_tail
+from trio_lifecycle._handle import DaemonHandle, Origin
 from trio_lifecycle._known import Known
-from trio_lifecycle._markers import FREE_PORT, markers_in
-from trio_lifecycle._preparation import choose_port, detached_output, make_request
+from trio_lifecycle._liveness import Asker
+from trio_lifecycle._markers import FREE_PORT
+from trio_lifecycle._preparation import choose_port, detached_output, make_request, make_start
+from trio_lifecycle._ready_wait import ReadyWait
+from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle._search import Adoptee, Collaborators, Search
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle._taken_port import says_port_is_taken
-from trio_lifecycle.abc import ArmedReady, Process, Report, SpawnRequest, Start
+from trio_lifecycle.abc import ArmedReady, Process, Report, SpawnRequest
 
 _log: Final = logging.getLogger("trio_lifecycle")
 
@@ -75,8 +77,9 @@ class Launch:
         self.diary = Diary(self.config.name, self.instance_id, self._by.observer)
         self.process, self.stopper = None, None
         self.over = trio.Event()
-        # Cancelled when the process ends: nothing is to be waited for then.
-        self._readiness = trio.CancelScope()
+        self._wait = ReadyWait(self.config, self.diary)
+        # Cancelled when the process ends: then it has said all.
+        self._following = trio.CancelScope()
 
     async def run(self, nursery: trio.Nursery) -> DaemonHandle:
         """Look whether it runs; if not, start it.
@@ -190,7 +193,10 @@ class Launch:
         try:
             async with AsyncExitStack() as wait:
                 request, port = await self._prepare(wait)
-                return await self._spawn(request, port, nursery)
+                handle = await self._spawn(request, port, nursery)
+                if self._goes_on_to_hear():
+                    nursery.start_soon(self._follow, wait.pop_all())
+                return handle
         except BaseException:
             await self._clean_up()  # noqa: ASYNC102  # a stop shields itself
             raise
@@ -226,13 +232,7 @@ class Launch:
         output = detached_output(config, directory) if self._detached else config.output
         values = await choose_port(config, self._by.spawner, self.held)
         port = int(values[FREE_PORT]) if values else None
-        start = Start(
-            name=config.name,
-            instance_id=self.instance_id,
-            port=port,
-            prober=self._by.prober,
-            in_arguments=markers_in(config.args),
-        )
+        start = make_start(config, self.instance_id, port, self._by.prober, self._wait.hear)
         armed = self._armed = await config.ready_mode.arm(start)
         wait.push_async_callback(_disarm, armed)
         request = make_request(
@@ -263,9 +263,13 @@ class Launch:
         stopper = self.stopper = Stopper(process, self.config.stop_ladder, self.diary, self._entry)
         self.diary.note(Spawned, pid=process.pid)
         process.report_strays(lambda pid, command: self.diary.note(Stray, pid=pid, command=command))
+        assert self._armed is not None
+        self._armed.begin(process)
+        self._wait.begin(process, began)
         nursery.start_soon(self.watch)
+        nursery.start_soon(self._wait.listen)
         await self._let_it_run(process, port, began)
-        report = await self._await_readiness(process, stopper, began)
+        report = await self._await_readiness(stopper, began)
         await self._record(process, report)
         ready_after_s = trio.current_time() - began
         handle = self._hand_out("spawned", report, ready_after_s)
@@ -301,58 +305,40 @@ class Launch:
     @trio.lowlevel.enable_ki_protection
     async def watch(self) -> None:
         """Wait until the process has ended, and say so to whoever waits for it or for its owner."""
-        process, readiness, over = self.process, self._readiness, self.over
+        process, wait, following, over = self.process, self._wait, self._following, self.over
         assert process is not None
         await process.wait_over()
-        readiness.cancel()
+        wait.give_up()
+        following.cancel()
         over.set()
 
-    async def _await_readiness(self, process: Process, stopper: Stopper, began: float) -> Report:
+    async def _await_readiness(self, stopper: Stopper, began: float) -> Report:
         """Tell a stop by another program from a death."""
         try:
-            return await self._wait_until_ready(process, stopper, began)
+            assert self._armed is not None
+            return await self._wait.run(self._armed, stopper, began)
         except DiedBeforeReadyError as error:
             death = error
         if self._entry is not None and await self._entry.was_stopped():
             raise self._stopped() from death
         raise death
 
-    async def _wait_until_ready(self, process: Process, stopper: Stopper, began: float) -> Report:
-        """Race the ready mode with the end of the process and with the deadline.
+    def _goes_on_to_hear(self) -> bool:
+        return self._armed is not None and self._armed.follows and not self._detached
 
-        The end of the process wins.
-        """
-        armed = self._armed
+    @trio.lowlevel.enable_ki_protection
+    async def _follow(self, wait: AsyncExitStack) -> None:
+        """Hear a daemon that is ready, until its end."""
+        armed, process = self._armed, self.process
         assert armed is not None
-        report: Report | None = None
-        failure: Exception | None = None
-        with self._readiness:
+        assert process is not None
+        async with wait:
             try:
-                with trio.move_on_at(began + self.config.ready_timeout):
-                    report = await armed.wait(process)
-                if report is None:
-                    report = await armed.ask(process)
-            except Exception as error:
-                failure = error
-        waited_s = trio.current_time() - began
-        if process.lost is not None:
-            stopper.note_death()
-            raise ReaperLostError(self.config.name, None, 0.0, self._tail(process), process.lost)
-        if process.ended:
-            stopper.note_death()
-            raise DiedBeforeReadyError(
-                self.config.name, process.status, waited_s, self._tail(process)
-            )
-        if failure is not None:
-            raise failure
-        if report is None:
-            raise ReadyTimeoutError(
-                self.config.name, waited_s, armed.last_seen, self._tail(process)
-            )
-        return report
-
-    def _tail(self, process: Process) -> str:
-        return show_tail(process, self._armed.secrets if self._armed else ())
+                with self._following:
+                    await armed.follow(process)
+            except Exception:
+                # Somebody's plug-in; the daemon itself is well.
+                _log.exception("%s is heard no longer: its ready mode failed", self.config.name)
 
     def _hand_out(self, origin: Origin, report: Report, ready_after_s: float) -> DaemonHandle:
         assert self.process is not None
@@ -366,8 +352,16 @@ class Launch:
             report,
             ready_after_s,
             self._armed.secrets if self._armed else (),
+            self._asker(report.port).ask,
         )
         return self._handle
+
+    def _asker(self, port: int | None) -> Asker:
+        """Give what asks the daemon again."""
+        assert self.process is not None
+        heard = self._armed if self._goes_on_to_hear() else None
+        start = make_start(self.config, self.instance_id, port, self._by.prober)
+        return Asker(self.process, partial(self.config.ready_mode.arm_again, start), heard)
 
 
 async def _disarm(armed: ArmedReady) -> None:

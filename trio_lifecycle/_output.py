@@ -274,6 +274,7 @@ class PipedOutput:
         self._tail = Tail(output.tail_bytes)
         self._framer = LineFramer()
         self._lines = Lines()
+        self.heard_at: float | None = None
 
     # Ctrl-C may strike in any task that runs Python code; here it would break off the whole owner.
     @trio.lowlevel.enable_ki_protection
@@ -285,6 +286,7 @@ class PipedOutput:
                 if chunk is None:
                     await trio.lowlevel.wait_readable(self._fd)
                 elif chunk:
+                    self.heard_at = trio.current_time()
                     self._take(chunk)
                     # Others must have their turn however much the daemon writes.
                     await trio.lowlevel.checkpoint()
@@ -352,7 +354,16 @@ class FileOutput:
     def __init__(self, path: Path, tail_bytes: int, start: int) -> None:
         self.path = path
         self._tail_bytes = tail_bytes
-        self._start = start
+        self._start = self._seen_size = start
+        self._heard_at: float | None = None
+
+    @property
+    def heard_at(self) -> float | None:
+        """When the file was first seen to have grown to what it is now."""
+        size = _size_of(self.path)
+        if size != self._seen_size:
+            self._seen_size, self._heard_at = size, trio.current_time()
+        return self._heard_at
 
     async def run(self) -> None:
         """Nothing is to be moved."""

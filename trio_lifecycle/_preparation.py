@@ -1,7 +1,7 @@
 """What is done before there is a process: where its output goes, its port, its request."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import ConfigError, SpawnError
 from trio_lifecycle._logs import rotate
-from trio_lifecycle._markers import FREE_PORT, Marker, fill
+from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in
 from trio_lifecycle._paths import absolute
 from trio_lifecycle._requests import CALLBACK_VARIABLE, INSTANCE_VARIABLE
 from trio_lifecycle._state_dir import log_path, make_private
-from trio_lifecycle.abc import ArmedReady, Spawner, SpawnRequest
+from trio_lifecycle.abc import ArmedReady, Prober, Progress, Spawner, SpawnRequest, Start
 
 
 async def choose_port(
@@ -67,6 +67,38 @@ def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
             config.name, f"its log file can't be made: {error}", error.errno
         ) from error
     return evolve(output, to=path)
+
+
+def make_start(
+    config: LifecycleConfig,
+    instance_id: str,
+    port: int | None,
+    prober: Prober,
+    hear: Callable[[Progress], None] | None = None,
+) -> Start:
+    """Tell a ready mode what is known before the spawn.
+
+    Args:
+        config: The daemon's.
+        instance_id: The id of the spawn.
+        port: What FREE_PORT stands for, if it is used.
+        prober: Asks from where the daemon runs.
+        hear: Takes what the daemon says of itself.
+    """
+    values: dict[Marker, str] = {} if port is None else {FREE_PORT: str(port)}
+    env = {key: None if text is None else fill(text, values) for key, text in config.env.items()}
+    start = Start(
+        name=config.name,
+        instance_id=instance_id,
+        port=port,
+        prober=prober,
+        in_arguments=markers_in(config.args),
+        env={key: text for key, text in env.items() if text is None or not markers_in([text])},
+        working_dir=config.working_dir,
+        user=config.user,
+        group=config.group,
+    )
+    return start if hear is None else evolve(start, hear=hear)
 
 
 def make_request(

@@ -147,6 +147,15 @@ class Process(ABC):
         Once the main process has ended, everything that it wrote is in it.
         """
 
+    @property
+    def heard_at(self) -> float | None:
+        """When the tree last wrote something, on Trio's clock.
+
+        None when it never did, or where that can't be told. Where the output is a file that it
+        writes itself, this is when it was first seen to have grown.
+        """
+        return None
+
     @abstractmethod
     def lines(self) -> AsyncIterator[str]:
         """Give what the tree writes from now on, line by line, until its end.

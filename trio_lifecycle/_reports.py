@@ -23,6 +23,22 @@ class Report:
     facts: Mapping[str, Any] = field(factory=dict)
 
 
+@frozen
+class Progress:
+    """What a daemon said of itself by itself, on its way or while it runs.
+
+    Attributes:
+        topic: What it is about: ``"status"``, ``"reloading"``, ``"stopping"``, ``"watchdog"``, or a
+            mode's own word.
+        text: What it said, for people; empty when it only showed a sign of life.
+        extend_s: How many seconds from now it asks for until it is ready; None when it does not.
+    """
+
+    topic: str
+    text: str = ""
+    extend_s: float | None = None
+
+
 class Sighting(NamedTuple):
     """What was found where a daemon would answer, before anything is spawned.
 
@@ -30,7 +46,8 @@ class Sighting(NamedTuple):
         report: What is known of the daemon, if what answers is up; None when it is there but not as
             it should be.
         detail: What it said, as a part of a sentence.
-        address: Its host, as digits, and port; None where that is a name.
+        address: Its host, as digits, and port; None where that is a name. The path of a UNIX socket
+            stands in the place of a host, with port 0.
         accepted: True when what answers was said to be the right one, whoever it is; None when that
             will be said once it is up.
         place: Where it was asked, for people.

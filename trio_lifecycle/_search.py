@@ -9,16 +9,13 @@ from attrs import evolve
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._entry import Entry, Recorded, recorded_ladder
-from trio_lifecycle._errors import (
-    BinaryNotFoundError,
-    ConfigChangedError,
-    DaemonStateUnknownError,
-    ForeignDaemonError,
-)
+from trio_lifecycle._errors import BinaryNotFoundError, DaemonStateUnknownError, ForeignDaemonError
 from trio_lifecycle._events import ConfigChanged
 from trio_lifecycle._fingerprint import differences
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder
 from trio_lifecycle._polling import next_interval
+from trio_lifecycle._preparation import make_start
+from trio_lifecycle._record_errors import ConfigChangedError
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import (
@@ -32,7 +29,6 @@ from trio_lifecycle.abc import (
     Report,
     Sighting,
     Spawner,
-    Start,
 )
 
 _log: Final = logging.getLogger("trio_lifecycle")
@@ -201,8 +197,7 @@ class Search:
         return Adoptee(process, report, armed, record)
 
     async def _arm_again(self, instance_id: str, port: int | None) -> ArmedReady | None:
-        name, prober = self._config.name, self._by.prober
-        start = Start(name=name, instance_id=instance_id, port=port, prober=prober)
+        start = make_start(self._config, instance_id, port, self._by.prober)
         return await self._config.ready_mode.arm_again(start)
 
     # --- by its address ---

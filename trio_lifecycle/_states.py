@@ -33,6 +33,7 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
     State.PREPARING: {"spawned": State.WAITING, "failed": State.FAILED},
     State.WAITING: {
         "ready": State.READY,
+        "said": State.WAITING,
         "stray": State.WAITING,
         "died": State.DEAD,
         "reaper_lost": State.DEAD,
@@ -40,6 +41,7 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
         "stopped": State.STOPPED,
     },
     State.READY: {
+        "said": State.READY,
         "stray": State.READY,
         "died": State.DEAD,
         "reaper_lost": State.DEAD,
@@ -49,6 +51,7 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
     },
     State.DEAD: {"stray": State.DEAD, "stopping": State.DEAD, "stopped": State.STOPPED},
     State.STOPPING: {
+        "said": State.STOPPING,
         "stray": State.STOPPING,
         "stopping": State.STOPPING,
         "stopped": State.STOPPED,

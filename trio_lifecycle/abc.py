@@ -8,21 +8,22 @@ held to.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
 import trio
-from attrs import frozen
 
 from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._events import Event
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._markers import Marker
+from trio_lifecycle._prober_contract import Prober
 from trio_lifecycle._process_contract import Process
+from trio_lifecycle._ready_contract import ArmedReady, ReadyMode, Start
 from trio_lifecycle._records import ClaimHolder, DaemonRecord, Identity, RecordChange
 from trio_lifecycle._registry_contract import Registry
-from trio_lifecycle._reports import Answer, Report, Sighting, Verdict
+from trio_lifecycle._reports import Answer, Progress, Report, Sighting, Verdict
 from trio_lifecycle._requests import SpawnRequest
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Preflight",
     "Prober",
     "Process",
+    "Progress",
     "ReadyMode",
     "RecordChange",
     "Registry",
@@ -109,7 +111,7 @@ class Spawner(ABC):
         """Choose a TCP port that is free where the daemon will run, and keep others from it."""
 
     @abstractmethod
-    def open_prober(self) -> "Prober":
+    def open_prober(self) -> Prober:
         """Give the means to ask daemons of this spawner over HTTP."""
 
 
@@ -124,159 +126,6 @@ class ReservedPort(Protocol):
     def release(self) -> None:
         """Let others have it. Calling it again is fine."""
         ...
-
-
-# --- readiness ------------------------------------------------------------------------------------
-
-
-@frozen(kw_only=True)
-class Start:
-    """What a ready mode may know before the spawn.
-
-    Attributes:
-        name: The daemon's name.
-        instance_id: The id of the spawn to come.
-        port: What FREE_PORT stands for in this spawn; None when it is not used.
-        prober: How to ask over HTTP where the daemon will run.
-        in_arguments: The markers that stand in the daemon's arguments, which other users of the
-            machine can read.
-    """
-
-    name: str
-    instance_id: str
-    port: int | None
-    prober: "Prober"
-    in_arguments: frozenset[Marker] = frozenset()
-
-
-class ReadyMode(ABC):
-    """Says when a daemon is ready.
-
-    A frozen value: it compares, prints well, and serves any number of spawns.
-    """
-
-    @property
-    def markers(self) -> frozenset[Marker]:
-        """The markers that this mode gives a value to.
-
-        Using one under another mode is a ConfigError.
-        """
-        return frozenset()
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The texts of the mode in which markers may stand."""
-        return ()
-
-    @property
-    def kind(self) -> str:
-        """Which mode it is; another one is another configuration of the daemon."""
-        return type(self).__qualname__
-
-    @property
-    def longest_interval_s(self) -> float:
-        """The longest pause between two looks; 0 where the daemon's word comes by itself."""
-        return 0.0
-
-    @abstractmethod
-    async def arm(self, start: Start) -> "ArmedReady":
-        """Get ready to hear from the daemon, before it is spawned: bind a socket, make a token."""
-
-    async def arm_again(self, start: Start) -> "ArmedReady | None":
-        """Get ready to ask a daemon that was spawned earlier, perhaps by another program.
-
-        Only ``ask`` is called, so nothing may be held that would have to be let go of, and nothing
-        is put into the daemon's arguments or environment any more. None where a daemon gives its
-        word only once: then being alive must do.
-
-        Args:
-            start: As it was for its spawn; the port is the one that was recorded.
-        """
-        return None
-
-    async def find_running(self, prober: "Prober") -> "Sighting | None":
-        """Look once whether the daemon runs already.
-
-        None when nothing is there, or it can't be asked before a spawn.
-        """
-        return None
-
-
-class ArmedReady(ABC):
-    """A ready mode at work for one spawn: armed before it, then awaited, always disarmed."""
-
-    @property
-    def env(self) -> Mapping[str, str]:
-        """Variables for the daemon's environment."""
-        return {}
-
-    @property
-    def values(self) -> Mapping[Marker, str]:
-        """The values of the mode's markers."""
-        return {}
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Texts that must stand in no message; they are blotted out of output tails."""
-        return ()
-
-    @property
-    @abstractmethod
-    def last_seen(self) -> str:
-        """What was seen last, as a part of a sentence such as ``no callback came``."""
-
-    @abstractmethod
-    async def wait(self, process: Process) -> Report:
-        """Wait until the daemon is ready.
-
-        It is cancelled at the deadline, or when the process ends.
-
-        Raises:
-            ForeignDaemonError: Somebody else answers in the daemon's place.
-            ReadyError: It can't become ready any more.
-        """
-
-    async def ask(self, process: Process) -> Report | None:
-        """Look once more, bounded by the mode's own limit for one look; None is not ready.
-
-        Asked at the deadline.
-        """
-        return None
-
-    async def disarm(self) -> None:  # noqa: B027  # most modes hold nothing
-        """Let go of everything that ``arm`` took."""
-
-
-class Prober(ABC):
-    """Asks daemons over HTTP, and who they are, from where they run."""
-
-    async def prepare(self) -> None:
-        """Load what asking needs, so that the first question is not late."""
-        return
-
-    @abstractmethod
-    async def get(self, url: str, body_bytes: int = 0) -> Answer:
-        """Send one GET on a fresh connection: no proxy, no redirect followed.
-
-        Never raises for anything that a server, or the want of one, can do. The caller sets the
-        time limit by cancelling.
-
-        Args:
-            url: What to ask.
-            body_bytes: How much of the body to read. Defaults to 0: the answer has none, nor
-                headers.
-        """
-
-    @abstractmethod
-    async def owner_of(self, host: str, port: int) -> Process:
-        """Give the process that listens at an address of the machine.
-
-        Its ``pid`` is None where that can't be told.
-        """
-
-    @abstractmethod
-    def describe_owner(self, host: str, port: int) -> str:
-        """Say who listens at an address of the machine: pid and command, if that can be told."""
 
 
 # --- the rest of the household --------------------------------------------------------------------
@@ -303,16 +152,21 @@ and gets no more events, and the daemon goes on."""
 
 for _value in (
     Answer,
+    ArmedReady,
     ClaimHolder,
     DaemonRecord,
     Identity,
     Marker,
+    Prober,
     Process,
+    Progress,
+    ReadyMode,
     RecordChange,
     Registry,
     Report,
     Sighting,
     SpawnRequest,
+    Start,
     Verdict,
 ):
     _value.__module__ = __name__

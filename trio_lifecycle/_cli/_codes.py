@@ -9,14 +9,14 @@ from attrs import frozen
 
 from trio_lifecycle._errors import (
     BinaryNotFoundError,
-    ClaimTimeoutError,
     ConfigError,
-    DaemonNotRunningError,
     DaemonStateUnknownError,
     LifecycleError,
     ReadyTimeoutError,
     SpawnError,
+    StallTimeoutError,
 )
+from trio_lifecycle._record_errors import ClaimTimeoutError, DaemonNotRunningError
 
 # The numbers are those of timeout(1) and env(1), of POSIX shells for signals, and of init scripts
 # for what runs not (Linux Standard Base Core 5.0, section 22.2).
@@ -152,7 +152,7 @@ def status_of_error(error: LifecycleError) -> int:
             return NOT_RUNNING
         case DaemonStateUnknownError():
             return UNKNOWN
-        case ReadyTimeoutError() | ClaimTimeoutError():
+        case ReadyTimeoutError() | StallTimeoutError() | ClaimTimeoutError():
             return TIMED_OUT
         case BinaryNotFoundError(near_misses=misses):
             return NOT_EXECUTABLE if misses else NOT_FOUND

@@ -16,6 +16,7 @@ from trio_lifecycle._errors import (
     DiedBeforeReadyError,
     ReadyError,
     ReadyTimeoutError,
+    StallTimeoutError,
 )
 from trio_lifecycle._events import Adopted, Event, Failed, Ready, Stopping
 from trio_lifecycle._handle import DaemonHandle
@@ -51,7 +52,7 @@ class Ensure:
         lifecycle = DaemonLifecycle(config, observer=self._observe, registry=registry)
         try:
             daemon = await lifecycle.ensure_running()
-        except (DiedBeforeReadyError, ReadyTimeoutError, ReadyError) as error:
+        except (DiedBeforeReadyError, ReadyTimeoutError, StallTimeoutError, ReadyError) as error:
             status = self._session.report(error)
             self._name_log(onlooker, error.output_tail)
             return status

@@ -14,10 +14,11 @@ from trio_lifecycle._cli._plan import read_ladder
 from trio_lifecycle._cli._sentences import sentence_of
 from trio_lifecycle._cli._session import Session
 from trio_lifecycle._cli._which import check_names, none_recorded, registry_to_read, unrecorded
-from trio_lifecycle._errors import ConfigError, DaemonNotRunningError, LifecycleError
+from trio_lifecycle._errors import ConfigError, LifecycleError
 from trio_lifecycle._events import Event, Stopping
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._ladder import StopLadder
+from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle.abc import Registry
 
 USAGE: Final = "trio-lifecycle stop [OPTIONS] NAME... | --all"

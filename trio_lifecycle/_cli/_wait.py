@@ -7,7 +7,8 @@ from trio_lifecycle._cli._codes import ALL_WELL
 from trio_lifecycle._cli._cure import cure_of
 from trio_lifecycle._cli._session import Session
 from trio_lifecycle._cli._which import check_names, registry_to_read, unrecorded
-from trio_lifecycle._errors import DaemonNotRunningError, DaemonStateUnknownError
+from trio_lifecycle._errors import DaemonStateUnknownError
+from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle.abc import Registry
 
 

@@ -12,18 +12,14 @@ from typing import Final
 
 import trio
 
-from trio_lifecycle._errors import (
-    ConfigChangedError,
-    ConfigError,
-    DaemonNotRunningError,
-    LifecycleError,
-)
+from trio_lifecycle._errors import ConfigError, LifecycleError
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._keeper import only
 from trio_lifecycle._ladder import StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._nursery._place import Place
 from trio_lifecycle._nursery._standing import Standing, Step, decide
+from trio_lifecycle._record_errors import ConfigChangedError, DaemonNotRunningError
 
 # For how long at least daemons are stopped one by one, so that also those that are killed at once
 # go in their order.

@@ -7,12 +7,7 @@ import trio
 
 from trio_lifecycle._attempt import twin
 from trio_lifecycle._config import LifecycleConfig
-from trio_lifecycle._errors import (
-    DaemonNotRunningError,
-    DaemonStateUnknownError,
-    LifecycleError,
-    StopError,
-)
+from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError, StopError
 from trio_lifecycle._events import ConfigChanged
 from trio_lifecycle._fingerprint import differences
 from trio_lifecycle._handle import DaemonHandle
@@ -20,6 +15,7 @@ from trio_lifecycle._keeper import Keeper
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._nursery._standing import Standing
+from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle._states import State
 from trio_lifecycle._waits import Underway
 

@@ -8,10 +8,10 @@ from typing import Final
 import trio
 from attrs import field, frozen
 
-from trio_lifecycle._config import check_seconds
 from trio_lifecycle._errors import ConfigError, ForeignDaemonError
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in, show
 from trio_lifecycle._polling import next_interval
+from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle._urls import (
     addresses,
     check_url,

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from trio_lifecycle._errors import ConfigError, RegistryError
+from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._record_errors import RegistryError
 
 _ROOM: Final = "make room there, and it works again; nothing was lost"
 _RIGHTS: Final = "give this user the right to write the file and its directory, or use another path"

@@ -6,9 +6,9 @@ from typing import Final
 
 import trio
 
-from trio_lifecycle._errors import RegistryError
 from trio_lifecycle._proc import command_line
 from trio_lifecycle._procfs import exclusive_lockers
+from trio_lifecycle._record_errors import RegistryError
 from trio_lifecycle.registry._pauses import pauses
 
 # Another program's transaction takes under a millisecond.

@@ -164,6 +164,11 @@ class PortableProcess(Process):
         await trio.lowlevel.checkpoint()
         return Verdict.UNKNOWN
 
+    @property
+    def heard_at(self) -> float | None:
+        """When its output was last taken in."""
+        return self._output.heard_at
+
     def output_tail(self) -> bytes:
         """Give the end of the output, complete once the child has ended."""
         if self.ended:

@@ -120,6 +120,11 @@ class SpawnedProcess(Process):
         # As long as it has not ended the number is not another's.
         return None if self.ended else found
 
+    @property
+    def heard_at(self) -> float | None:
+        """When its output was last taken in."""
+        return self._output.heard_at
+
     def output_tail(self) -> bytes:
         """Give the end of the output, complete once the child has ended."""
         if self.ended:

@@ -46,6 +46,7 @@ class SimulatedDaemon:
         is_foreign: Its address is answered by another program.
         unseen: Whether one that was recorded lives can't be told, as from another machine.
         writes: What it writes when it is spawned.
+        says: The lines that it writes later: pairs (from when on, the line), the earliest first.
         port: Its port where it uses no FREE_PORT.
         registry: Where a detached one is remembered; each has its own unless one is given.
     """
@@ -63,6 +64,7 @@ class SimulatedDaemon:
     is_foreign: bool = False
     unseen: bool = False
     writes: bytes = b""
+    says: Sequence[tuple[float, str]] = ()
     port: int = 8080
     registry: Registry = field(factory=MemoryRegistry)
     incarnations: list[Incarnation] = field(factory=list, init=False)
@@ -98,6 +100,8 @@ class SimulatedDaemon:
         name: str = "simulated",
         on_change: OnChange = "keep",
         claim_timeout: float | None = None,
+        stall_timeout: float | None = None,
+        max_ready_timeout: float | None = None,
     ) -> DaemonLifecycle:
         """Give a real lifecycle whose daemon is this one.
 
@@ -115,6 +119,8 @@ class SimulatedDaemon:
             name: What it is called.
             on_change: What is done when it runs from another configuration.
             claim_timeout: Seconds to wait for another program's start.
+            stall_timeout: Seconds that it may be silent until it is ready.
+            max_ready_timeout: Seconds that it has if it asks for more time.
         """
         port = FREE_PORT if free_port else str(self.port)
         longest = min(0.1, ready_timeout) if interval is None else interval
@@ -129,6 +135,8 @@ class SimulatedDaemon:
             name=name,
             on_change=on_change,
             claim_timeout=claim_timeout,
+            stall_timeout=stall_timeout,
+            max_ready_timeout=max_ready_timeout,
         )
         is_recorded = detach if recorded is None else recorded
         return DaemonLifecycle(

@@ -34,6 +34,7 @@ class Simulated(Protocol):
     is_foreign: bool
     unseen: bool
     writes: bytes
+    says: Sequence[tuple[float, str]]
 
     @property
     def incarnations(self) -> Sequence["Incarnation"]:
@@ -118,6 +119,19 @@ class Incarnation:
         if plan is None:
             plan = [(0.0, REFUSES), (self.daemon.ready_after, 200)]
         return next((status for since, status in reversed(plan) if age >= since), REFUSES)
+
+    def moment_of(self, number: int) -> float:
+        """When it writes a line, by the line's number; never, if it has none of that number."""
+        if self.at_gate or number >= len(self.daemon.says):
+            return inf
+        moment = self.born + self.daemon.says[number][0]
+        return moment if moment <= self.ends else inf
+
+    @property
+    def lines_written(self) -> int:
+        """How many lines it has written so far."""
+        now = self._now()
+        return sum(self.moment_of(number) <= now for number in range(len(self.daemon.says)))
 
     def listens_at(self, port: int) -> bool:
         """Whether it has this port open now."""

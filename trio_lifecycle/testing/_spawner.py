@@ -189,25 +189,43 @@ class SimulatedProcess(Process):
         """What the daemon's description says."""
         return not self._it.daemon.is_foreign
 
+    @property
+    def heard_at(self) -> float | None:
+        """When it wrote its last line so far."""
+        written = self._it.lines_written
+        return self._it.moment_of(written - 1) if written else None
+
     def output_tail(self) -> bytes:
-        """What it was said to write, once it runs."""
-        return b"" if self._it.at_gate else self._it.daemon.writes
+        """What it was said to write, as far as it has come."""
+        if self._it.at_gate:
+            return b""
+        said = self._it.daemon.says[: self._it.lines_written]
+        return self._it.daemon.writes + "".join(f"{line}\n" for _, line in said).encode()
 
     def lines(self) -> AsyncIterator[str]:
-        """Nothing more after the spawn."""
-        return _LinesUntilTheEnd(self)
+        """What it says from now on; a line of this very moment is among it."""
+        return _Lines(self._it)
 
     def close(self) -> None:
         """Nothing is open."""
 
 
-class _LinesUntilTheEnd(AsyncIterator[str]):
-    def __init__(self, process: SimulatedProcess) -> None:
-        self._process = process
+class _Lines(AsyncIterator[str]):
+    def __init__(self, incarnation: Incarnation) -> None:
+        self._it = incarnation
+        now = trio.current_time()
+        moments = map(incarnation.moment_of, range(len(incarnation.daemon.says)))
+        self._next = 0 if incarnation.at_gate else sum(moment < now for moment in moments)
 
     async def __anext__(self) -> str:
-        await self._process.wait()
-        raise StopAsyncIteration
+        await trio.lowlevel.checkpoint()
+        while trio.current_time() < (moment := self._it.moment_of(self._next)):
+            if self._it.ended:
+                raise StopAsyncIteration
+            with trio.move_on_at(min(moment, self._it.ends)):
+                await self._it.changed.wait()
+        self._next += 1
+        return self._it.daemon.says[self._next - 1][1]
 
 
 class SimulatedProber(Prober):
