@@ -198,7 +198,8 @@ async def test_all_who_wait_for_a_start_that_fails_hear_of_it_each_by_an_error_o
 
 @in_simulated_time
 async def test_the_record_says_starting_until_the_daemon_is_ready() -> None:
-    simulated = SimulatedDaemon(ready_after=2.0)
+    # Who watches sees the last state of each moment, so each is to last for a while.
+    simulated = SimulatedDaemon(ready_after=2.0, stops_after=1.0)
     states = []
 
     async def watch() -> None:
