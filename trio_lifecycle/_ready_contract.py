@@ -138,7 +138,10 @@ class ArmedReady(ABC):
 
     @property
     def descriptors(self) -> Mapping[int, int]:
-        """Descriptors for the daemon: number there to descriptor here, which stays the mode's."""
+        """What the daemon gets beside its streams, by number there.
+
+        The descriptors stay the mode's own.
+        """
         return {}
 
     @property

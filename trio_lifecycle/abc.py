@@ -20,7 +20,7 @@ from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._markers import Marker
 from trio_lifecycle._prober_contract import Prober
 from trio_lifecycle._process_contract import Process
-from trio_lifecycle._ready_contract import ArmedReady, ReadyMode, Start
+from trio_lifecycle._ready_contract import ArmedReady, ReadyMode, StableFor, Start
 from trio_lifecycle._records import ClaimHolder, DaemonRecord, Identity, RecordChange
 from trio_lifecycle._registry_contract import Registry
 from trio_lifecycle._reports import Answer, Progress, Report, Sighting, Verdict
@@ -47,6 +47,7 @@ __all__ = [
     "Sighting",
     "SpawnRequest",
     "Spawner",
+    "StableFor",
     "Start",
     "Verdict",
 ]
@@ -166,6 +167,7 @@ for _value in (
     Report,
     Sighting,
     SpawnRequest,
+    StableFor,
     Start,
     Verdict,
 ):
