@@ -15,7 +15,7 @@ NAME = "trio_lifecycle"
 FLOORS: dict[str, tuple[str, ...]] = {
     "letters": ("_status", "_version"),
     "words": ("_errors", "_events", "_reports", "_markers"),
-    "late words": ("_record_errors",),
+    "complaints": ("_record_errors",),
     "rules": (
         "_states",
         "_ladder",
@@ -79,7 +79,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "doorstep": ("__main__",),
 }
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS.values()) for room in rooms}
-THINKING = {room for name in ("letters", "words", "late words", "rules") for room in FLOORS[name]}
+THINKING = {room for name in ("letters", "words", "complaints", "rules") for room in FLOORS[name]}
 
 # What decides needs no clock, no input or output, and no scheduler.
 IMPURE = {
