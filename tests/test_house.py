@@ -34,6 +34,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_waits",
         "_clocks",
         "_seconds",
+        "_renumbering",
     ),
     "requests": ("_requests", "_records"),
     "process": ("_process_contract", "_registry_contract"),

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.descriptors import FREE, LOOK, files_at, files_of
 from tests.support import QUICK_PYTHON
 from trio_lifecycle import _posix_spawn
 from trio_lifecycle._posix_spawn import spawn
@@ -29,13 +30,15 @@ def start(
     env: Mapping[str, str] | None = None,
     working_dir: str | None = None,
     input_from: str = os.devnull,
+    descriptors: Mapping[int, int] | None = None,
 ) -> Any:
     """What a few lines of Python print as JSON, started by `spawn` alone."""
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     stdin = os.open(input_from, os.O_RDONLY | os.O_CLOEXEC)
     argv = ["a name", *QUICK_PYTHON, code]
     try:
-        pid = spawn(sys.executable, argv, env or {}, working_dir, (stdin, write_end, 2))
+        streams = (stdin, write_end, 2)
+        pid = spawn(sys.executable, argv, env or {}, working_dir, streams, descriptors)
     except BaseException:
         os.close(read_end)
         raise
@@ -124,6 +127,16 @@ def test_it_inherits_no_descriptor_but_its_streams_when_some_are_open_without_cl
     finally:
         for fd in opened:
             os.close(fd)
+
+
+@pytest.mark.usefixtures("c_library")
+def test_it_inherits_what_it_is_given_and_nothing_between() -> None:
+    with files_at([FREE[0], FREE[1]]):
+        os.set_inheritable(FREE[0], True)
+        wanted = {5: FREE[1], FREE[1]: FREE[0]}
+        assert files_of(wanted) == {
+            int(fd): tuple(file) for fd, file in start(LOOK, descriptors=wanted).items()
+        }
 
 
 @pytest.mark.fault(11)

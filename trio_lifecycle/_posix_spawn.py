@@ -12,9 +12,11 @@ import ctypes
 import functools
 import os
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
+
+from trio_lifecycle._renumbering import moves
 
 # posix_spawn(3), <spawn.h> of glibc and musl.
 _SETSIGDEF: Final = 0x04
@@ -40,11 +42,12 @@ def spawn(
     env: Mapping[str, str],
     working_dir: str | None,
     streams: tuple[int, int, int],
+    descriptors: Mapping[int, int] | None = None,
 ) -> int:
     """Start a program in a new session and return its pid.
 
-    It gets the three descriptors as its standard streams and no other, an empty signal mask, and
-    the default action for every signal.
+    It gets the three descriptors as its standard streams, those that are asked for (its number ->
+    ours) and no other, an empty signal mask, and the default action for every signal.
 
     Raises:
         OSError: The directory, the program or the system refused, as its errno says; there is no
@@ -52,7 +55,8 @@ def spawn(
     """
     pid = ctypes.c_int()
     variables = [f"{key}={value}" for key, value in env.items()]
-    with _file_actions(working_dir, streams) as actions:
+    wanted = {**dict(enumerate(streams)), **(descriptors or {})}
+    with _file_actions(working_dir, wanted) as actions:
         error = _libc().posix_spawn(
             ctypes.byref(pid),
             os.fsencode(program),
@@ -82,7 +86,7 @@ def _attributes() -> Any:
 
 
 @contextmanager
-def _file_actions(working_dir: str | None, streams: tuple[int, int, int]) -> Iterator[Any]:
+def _file_actions(working_dir: str | None, wanted: Mapping[int, int]) -> Iterator[Any]:
     """Give what the child does with its directory and descriptors before the program begins."""
     libc, actions = _libc(), _room()
     _check(libc.posix_spawn_file_actions_init(actions))
@@ -90,9 +94,11 @@ def _file_actions(working_dir: str | None, streams: tuple[int, int, int]) -> Ite
         if working_dir is not None:
             directory = os.fsencode(working_dir)
             _check(libc.posix_spawn_file_actions_addchdir_np(actions, directory))
-        for target, source in enumerate(streams):
+        steps, _ = moves(wanted)
+        for source, target in steps:
             _check(libc.posix_spawn_file_actions_adddup2(actions, source, target))
-        _close_the_rest(libc, actions)
+        # What was put aside, too.
+        _close_the_rest(libc, actions, wanted, (target for _, target in steps))
         yield actions
     finally:
         libc.posix_spawn_file_actions_destroy(actions)
@@ -102,17 +108,22 @@ def _room() -> Any:
     return ctypes.create_string_buffer(_ROOM_BYTES)
 
 
-def _close_the_rest(libc: ctypes.CDLL, actions: Any) -> None:
-    """Close everything above the standard streams in the child.
+def _close_the_rest(
+    libc: ctypes.CDLL, actions: Any, wanted: Collection[int], made: Iterable[int]
+) -> None:
+    """Close everything in the child that it is not to have.
 
     Best without looking: another thread may open something meanwhile, and one by one a descriptor
     above a limit that was lowered later is refused (EBADF).
     """
     close_from = getattr(libc, _CLOSE_FROM, None)
     if close_from is not None:
-        _check(close_from(actions, 3))
-        return
-    for fd in _open_to_children():
+        end = max(wanted) + 1
+        surplus: Iterable[int] = set(range(end)).difference(wanted)
+        _check(close_from(actions, end))
+    else:
+        surplus = {*_open_to_children(), *made}.difference(wanted)
+    for fd in surplus:
         _check(libc.posix_spawn_file_actions_addclose(actions, fd))
 
 

@@ -112,7 +112,11 @@ def make_request(
     detached: bool,
     gated: bool,
 ) -> SpawnRequest:
-    """Fill in all that is known now."""
+    """Fill in all that is known now.
+
+    Raises:
+        ConfigError: The ready mode gives the daemon a descriptor as a number that can't be.
+    """
     env = {key: None if value is None else fill(value, values) for key, value in config.env.items()}
     return SpawnRequest(
         name=config.name,
@@ -130,4 +134,5 @@ def make_request(
         group=config.group,
         ladder=config.stop_ladder,
         gated=gated,
+        descriptors=armed.descriptors,
     )

@@ -7,6 +7,7 @@ from typing import Final
 from attrs import field, frozen
 
 from trio_lifecycle._destination import Output
+from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 
 # Every process that a daemon starts inherits it, unless it empties its environment.
@@ -18,6 +19,19 @@ OWNER_VARIABLE: Final = "TRIO_LIFECYCLE_OWNER"
 
 # Where a daemon under ``Callback`` finds the URL to post to.
 CALLBACK_VARIABLE: Final = "TRIO_LIFECYCLE_CALLBACK_URL"
+
+# Below are the standard streams. One message to the reaper carries 253 (SCM_MAX_FD), which leaves
+# room for those and its own.
+DESCRIPTOR_NUMBERS: Final = range(3, 250)
+
+
+def _descriptors(descriptors: Mapping[int, int]) -> Mapping[int, int]:
+    for number in descriptors:
+        if number not in DESCRIPTOR_NUMBERS:
+            first, last = DESCRIPTOR_NUMBERS[0], DESCRIPTOR_NUMBERS[-1]
+            problem = f"a daemon can be given one as {first} to {last}, not as {number}"
+            raise ConfigError("descriptors", problem)
+    return descriptors
 
 
 @frozen(kw_only=True)
@@ -43,6 +57,12 @@ class SpawnRequest:
         ladder: How it is stopped when its owner was killed.
         gated: True when nothing of the program may run before ``Process.open_gate``; if this
             program ends before that, the process does, too, and the program never ran.
+        descriptors: What it inherits beyond its standard streams: its number there, from 3 on ->
+            the descriptor of this program, which this program keeps. A pipe or socket is as
+            blocking there as it is here: both are one.
+
+    Raises:
+        ConfigError: A descriptor is to have a number that can't be given.
     """
 
     name: str
@@ -59,3 +79,4 @@ class SpawnRequest:
     group: str | int | None = None
     ladder: StopLadder = DEFAULT_STOP_LADDER
     gated: bool = False
+    descriptors: Mapping[int, int] = field(factory=dict, converter=_descriptors)

@@ -95,10 +95,11 @@ async def _spawn(
 ) -> GuardedProcess:
     directory = request.working_dir
     program, argv = request.program, [request.program, *request.args]
-    descriptors = [stdout]
+    wanted = {1: stdout, 2: stdout, **request.descriptors}
     if detour is not None:
         program, argv = detour.program, detour.argv
-        descriptors.append(detour.stdin)
+        wanted[0] = detour.stdin
+    descriptors = sorted({*wanted.values()})
     order = (
         os.fsencode(program),
         [*map(os.fsencode, argv)],
@@ -107,6 +108,7 @@ async def _spawn(
         tuple((rung.signum, rung.seconds) for rung in request.ladder.rungs),
         request.instance_id.encode(),
         None if cgroup is None else str(cgroup.path),
+        {number: descriptors.index(fd) for number, fd in wanted.items()},
     )
     try:
         # As it is at this moment, also when it was removed or renamed.

@@ -164,6 +164,7 @@ async def _start(
             env,
             None if directory is None else str(directory),
             streams,
+            request.descriptors,
         )
     except OSError as error:
         raise refusal(request, error.errno or 0) from error

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import trio
 
+from trio_lifecycle._errors import SpawnError
 from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle.abc import Process, SpawnRequest, Verdict
 from trio_lifecycle.spawner._detour import Gate
@@ -57,8 +58,11 @@ class PortableProcess(Process):
         """Start it in a session of its own.
 
         Raises:
-            SpawnError: The system refused.
+            SpawnError: The system refused, or a descriptor is to have another number there.
         """
+        if any(number != fd for number, fd in request.descriptors.items()):
+            problem = "a descriptor can't be given another number on a system that is not Linux"
+            raise SpawnError(request.name, problem)
         try:
             process = await trio.lowlevel.open_process(
                 [program, *argv],
@@ -68,6 +72,7 @@ class PortableProcess(Process):
                 env=dict(env),
                 cwd=request.working_dir,
                 start_new_session=True,
+                pass_fds=tuple(request.descriptors),
             )
         except OSError as error:
             raise refusal(request, error.errno or 0) from error

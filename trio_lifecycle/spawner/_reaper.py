@@ -1,8 +1,9 @@
 """The reaper: starts daemons for a program, and leaves none of their processes when that ends.
 
-A program of its own, run by ``python -I -S``. It imports nothing of the package but ``_kernel.py``
-and ``_family.py``, which are handed to it with this file, and only modules that cost next to
-nothing: it is started on the way to the first daemon, and stays in memory.
+A program of its own, run by ``python -I -S``. It imports nothing of the package but
+``_renumbering.py``, ``_kernel.py`` and ``_family.py``, which are handed to it with this file, and
+only modules that cost next to nothing: it is started on the way to the first daemon, and stays in
+memory.
 
 It forks once, into two processes that both are child subreapers (prctl(2)), so that whatever a
 daemon starts, and however it forks away, ends up as a child of one of them:
@@ -16,8 +17,10 @@ Messages are tuples in ``marshal``'s format, each one packet; one that is larger
 lies in a memfd, which is the last descriptor of ``("memfd", number, length)``. From the application
 come
 
-- ``("spawn", number, program, argv, env, directory, rungs, mark, cgroup)`` with descriptors of the
-  directory to start from, the output and, if it is not to be empty, the standard input;
+- ``("spawn", number, program, argv, env, directory, rungs, mark, cgroup, places)`` with descriptors
+  of the directory to start from, then of what the daemon inherits; ``places`` says which of these
+  becomes what: its number in the daemon -> its place among them. Without a 0, the standard input is
+  empty;
 - ``("signal", number, pid, signum)``: to the whole tree of a daemon;
 - ``("discard", pid)``: the application has given the daemon up.
 
@@ -37,6 +40,7 @@ import sys
 import time
 from errno import EINVAL, EMFILE, EPERM
 
+from trio_lifecycle._renumbering import moves
 from trio_lifecycle.spawner._family import CONT, KILL, Daemon, Family
 from trio_lifecycle.spawner._kernel import LONGEST_POLL_S, REAPER, ticks_now, write
 
@@ -53,7 +57,8 @@ _ctypes: Any = __import__("_ctypes")
 SOCKET, APPLICATION = 0, 1
 # A packet may have 212,960 bytes by default (net.core.wmem_max, and its overhead).
 BY_MEMFD = 60_000
-FEWEST_DESCRIPTORS, MOST_DESCRIPTORS = 2, 4
+# SCM_MAX_FD, <net/scm.h>.
+MOST_DESCRIPTORS = 253
 # Only what is used takes memory; a daemon takes some 100 bytes.
 TABLE_BYTES, HEAD_BYTES = 1 << 24, 16
 CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
@@ -123,7 +128,7 @@ class Inner(Family):
         room = _socket.CMSG_SPACE(4 * MOST_DESCRIPTORS) + _socket.CMSG_SPACE(CREDENTIALS_BYTES)
         while True:
             try:
-                packet, ancillary, _, _ = self.socket.recvmsg(BY_MEMFD + 1024, room, CLOEXEC)
+                packet, ancillary, flags, _ = self.socket.recvmsg(BY_MEMFD + 1024, room, CLOEXEC)
             except BlockingIOError:
                 return True
             except OSError:
@@ -142,10 +147,11 @@ class Inner(Family):
                 if not packet:
                     return False
                 message = marshal.loads(packet)
-                if message[0] == "memfd" and descriptors:
+                is_cut = flags & _socket.MSG_CTRUNC
+                if message[0] == "memfd" and not is_cut:
                     message = marshal.loads(os.pread(descriptors[-1], message[2], 0))
-                if message[0] in ("memfd", "spawn") and len(descriptors) < FEWEST_DESCRIPTORS:
-                    # There was no room to receive them.
+                if message[0] in ("memfd", "spawn") and is_cut:
+                    # There was no room to receive all of them.
                     self.tell(("failed", message[1], "program", EMFILE))
                 elif message[0] == "spawn" and asker != self.user:
                     # The application has given up the rights that this process still has.
@@ -176,13 +182,12 @@ class Inner(Family):
         number: int,
         order: list[Any],
         start: int,
-        output: int,
-        standard_input: int | None = None,
-        *_: int,
+        *descriptors: int,
     ) -> None:
         """Start a daemon, and say how that went."""
-        program, argv, env, directory, rungs, mark, cgroup = order
-        streams = (self.null if standard_input is None else standard_input, output, output)
+        program, argv, env, directory, rungs, mark, cgroup, places = order
+        wanted = {0: self.null, **{at: descriptors[place] for at, place in places.items()}}
+        into_place, aside = moves(wanted)
         now = ticks_now()
         stage = "directory"
         try:
@@ -195,7 +200,10 @@ class Inner(Family):
                 program,
                 argv,
                 env,
-                file_actions=[(os.POSIX_SPAWN_DUP2, fd, at) for at, fd in enumerate(streams)],
+                file_actions=[
+                    *((os.POSIX_SPAWN_DUP2, fd, at) for fd, at in into_place),
+                    *((os.POSIX_SPAWN_CLOSE, fd) for fd in aside),
+                ],
                 setsid=True,
                 setsigmask=(),
                 setsigdef=self.ignored,
