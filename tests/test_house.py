@@ -39,6 +39,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "requests": ("_requests", "_records"),
     "process": ("_process_contract", "_registry_contract"),
     "prober": ("_prober_contract",),
+    "start": ("_start",),
     "readiness": ("_ready_contract",),
     "contracts": ("abc",),
     "values": ("_config",),

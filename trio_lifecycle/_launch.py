@@ -8,6 +8,7 @@ from itertools import count
 from typing import Final
 
 import trio
+from attrs import evolve
 
 from trio_lifecycle._checks import check_all
 from trio_lifecycle._config import LifecycleConfig
@@ -270,6 +271,8 @@ class Launch:
         nursery.start_soon(self._wait.listen)
         await self._let_it_run(process, port, began)
         report = await self._await_readiness(stopper, began)
+        if report.port is None:
+            report = evolve(report, port=port)
         await self._record(process, report)
         ready_after_s = trio.current_time() - began
         handle = self._hand_out("spawned", report, ready_after_s)

@@ -1,8 +1,7 @@
 """The contract of a ready mode: what says when a daemon is ready."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Final
 
 import trio
@@ -12,44 +11,9 @@ from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._markers import Marker
 from trio_lifecycle._prober_contract import Prober
 from trio_lifecycle._process_contract import Process
-from trio_lifecycle._reports import Progress, Report, Sighting
+from trio_lifecycle._reports import Report, Sighting
 from trio_lifecycle._seconds import check_seconds
-
-
-def _hear_nothing(progress: Progress) -> None:
-    """Nobody waits for the daemon."""
-
-
-@frozen(kw_only=True)
-class Start:
-    """What a ready mode may know before the spawn.
-
-    Attributes:
-        name: The daemon's name.
-        instance_id: The id of the spawn to come.
-        port: What FREE_PORT stands for in this spawn; None when it is not used.
-        prober: How to ask, from where the daemon will run.
-        in_arguments: The markers that stand in the daemon's arguments, which other users of the
-            machine can read.
-        env: What the configuration changes in the daemon's environment, as far as it is known
-            before the spawn; None removes a variable. The values may be secret.
-        working_dir: Where the daemon runs; None is the directory of this program.
-        user: Whom it runs as, by name or id; None is this program's user.
-        group: Its main group, by name or id; None is the user's, or this program's.
-        hear: Is to be called, from Trio's thread, with what the daemon says of itself by itself: it
-            puts off the end of a wait that lasts for signs of life, and tells the observer.
-    """
-
-    name: str
-    instance_id: str
-    port: int | None
-    prober: Prober
-    in_arguments: frozenset[Marker] = frozenset()
-    env: Mapping[str, str | None] = field(factory=dict, repr=False)
-    working_dir: Path | None = None
-    user: str | int | None = None
-    group: str | int | None = None
-    hear: Callable[[Progress], None] = field(default=_hear_nothing, repr=False)
+from trio_lifecycle._start import Start
 
 
 class ReadyMode(ABC):
@@ -160,6 +124,11 @@ class ArmedReady(ABC):
         """What was seen last, as a part of a sentence such as ``no callback came``."""
 
     @property
+    def awaited(self) -> str:
+        """What is waited for, in words: a URL, ``its callback``; empty where there is no wait."""
+        return ""
+
+    @property
     def follows(self) -> bool:
         """True when the daemon goes on to be heard once it is ready; ``follow`` does it."""
         return False
@@ -205,6 +174,122 @@ class ArmedReady(ABC):
         """Let go of everything that ``arm`` took."""
 
 
+# --- one that lets another do it ------------------------------------------------------------------
+
+
+class ModeThrough(ReadyMode):
+    """Does all that another mode does, to do one thing otherwise."""
+
+    @property
+    @abstractmethod
+    def mode(self) -> ReadyMode:
+        """The other mode."""
+
+    @property
+    def markers(self) -> frozenset[Marker]:
+        """The other's."""
+        return self.mode.markers
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The other's."""
+        return self.mode.texts
+
+    @property
+    def kind(self) -> str:
+        """The other's."""
+        return self.mode.kind
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The other's."""
+        return self.mode.channels
+
+    @property
+    def longest_interval_s(self) -> float:
+        """The other's."""
+        return self.mode.longest_interval_s
+
+    @property
+    def shortest_wait_s(self) -> float:
+        """The other's."""
+        return self.mode.shortest_wait_s
+
+    async def arm(self, start: Start) -> ArmedReady:
+        """Arm the other."""
+        return await self.mode.arm(start)
+
+    async def arm_again(self, start: Start) -> ArmedReady | None:
+        """Arm the other."""
+        return await self.mode.arm_again(start)
+
+    async def find_running(self, prober: Prober) -> Sighting | None:
+        """Let the other look."""
+        return await self.mode.find_running(prober)
+
+
+class ArmedThrough(ArmedReady):
+    """Does all that another armed mode does, to do one thing otherwise."""
+
+    def __init__(self, armed: ArmedReady) -> None:
+        self._armed = armed
+
+    @property
+    def env(self) -> Mapping[str, str]:
+        """The other's."""
+        return self._armed.env
+
+    @property
+    def descriptors(self) -> Mapping[int, int]:
+        """The other's."""
+        return self._armed.descriptors
+
+    @property
+    def values(self) -> Mapping[Marker, str]:
+        """The other's."""
+        return self._armed.values
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The other's."""
+        return self._armed.secrets
+
+    @property
+    def last_seen(self) -> str:
+        """The other's."""
+        return self._armed.last_seen
+
+    @property
+    def awaited(self) -> str:
+        """The other's."""
+        return self._armed.awaited
+
+    @property
+    def follows(self) -> bool:
+        """As the other does."""
+        return self._armed.follows
+
+    def begin(self, process: Process) -> None:
+        """Let the other begin."""
+        self._armed.begin(process)
+
+    async def wait(self, process: Process) -> Report:
+        """Let the other wait."""
+        return await self._armed.wait(process)
+
+    async def ask(self, process: Process) -> Report | None:
+        """Let the other ask."""
+        return await self._armed.ask(process)
+
+    async def follow(self, process: Process) -> None:
+        """Let the other follow."""
+        await self._armed.follow(process)
+
+    async def disarm(self) -> None:
+        """Disarm the other."""
+        await self._armed.disarm()
+
+
 # --- one that must hold ---------------------------------------------------------------------------
 
 # Between two looks at a mode whose daemon speaks by itself, such as a line of output.
@@ -222,11 +307,12 @@ def _stable_seconds(seconds: float) -> float:
 
 
 @frozen
-class StableFor(ReadyMode):
+class StableFor(ModeThrough):
     """Ready once another mode has been so for some seconds on end; ``mode.stable_for(seconds)``.
 
     The mode is asked again and again in that time; when it is not ready any more, the seconds begin
-    anew with its next success.
+    anew with its next success. What runs already has been stable. For how long a mode must hold
+    makes no other daemon.
 
     Attributes:
         mode: The mode.
@@ -240,95 +326,33 @@ class StableFor(ReadyMode):
         return f"{self.mode!r}.stable_for({self.seconds})"
 
     @property
-    def markers(self) -> frozenset[Marker]:
-        """Those of the mode."""
-        return self.mode.markers
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Those of the mode."""
-        return self.mode.texts
-
-    @property
-    def kind(self) -> str:
-        """The mode's: for how long it was to hold makes no other daemon."""
-        return self.mode.kind
-
-    @property
-    def channels(self) -> frozenset[str]:
-        """Those of the mode."""
-        return self.mode.channels
-
-    @property
-    def longest_interval_s(self) -> float:
-        """That of the mode."""
-        return self.mode.longest_interval_s
-
-    @property
     def shortest_wait_s(self) -> float:
         """The seconds, and what the mode takes."""
         return self.mode.shortest_wait_s + self.seconds
 
-    async def arm(self, start: Start) -> "ArmedStable":
+    async def arm(self, start: Start) -> ArmedReady:
         """Get the mode ready."""
         interval = self.longest_interval_s or _LOOK_INTERVAL_S
         return ArmedStable(await self.mode.arm(start), self.seconds, interval)
 
-    async def arm_again(self, start: Start) -> ArmedReady | None:
-        """Ask the mode itself: what runs already has been stable."""
-        return await self.mode.arm_again(start)
 
-    async def find_running(self, prober: Prober) -> Sighting | None:
-        """Look by the mode itself."""
-        return await self.mode.find_running(prober)
-
-
-class ArmedStable(ArmedReady):
+class ArmedStable(ArmedThrough):
     """A mode that must hold, of one spawn."""
 
     def __init__(self, armed: ArmedReady, seconds: float, interval_s: float) -> None:
-        self._armed = armed
+        super().__init__(armed)
         self._seconds = seconds
         self._interval_s = interval_s
         self._broken = False
         self._is_stable = False
 
     @property
-    def env(self) -> Mapping[str, str]:
-        """Those of the mode."""
-        return self._armed.env
-
-    @property
-    def descriptors(self) -> Mapping[int, int]:
-        """Those of the mode."""
-        return self._armed.descriptors
-
-    @property
-    def values(self) -> Mapping[Marker, str]:
-        """Those of the mode."""
-        return self._armed.values
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Those of the mode."""
-        return self._armed.secrets
-
-    @property
     def last_seen(self) -> str:
         """What the mode saw, and whether it was ready for a while."""
         seen = self._armed.last_seen
-        return (
-            f"it was ready, but not for {self._seconds} s on end; {seen}" if self._broken else seen
-        )
-
-    @property
-    def follows(self) -> bool:
-        """As the mode does."""
-        return self._armed.follows
-
-    def begin(self, process: Process) -> None:
-        """Let the mode begin."""
-        self._armed.begin(process)
+        if not self._broken:
+            return seen
+        return f"it was ready, but not for {self._seconds} s on end; {seen}"
 
     async def wait(self, process: Process) -> Report:
         """Wait for the mode, then see whether it holds."""
@@ -352,11 +376,3 @@ class ArmedStable(ArmedReady):
     async def ask(self, process: Process) -> Report | None:
         """Ask the mode, if it has held."""
         return await self._armed.ask(process) if self._is_stable else None
-
-    async def follow(self, process: Process) -> None:
-        """Let the mode follow."""
-        await self._armed.follow(process)
-
-    async def disarm(self) -> None:
-        """Disarm the mode."""
-        await self._armed.disarm()

@@ -20,11 +20,12 @@ from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._markers import Marker
 from trio_lifecycle._prober_contract import Prober
 from trio_lifecycle._process_contract import Process
-from trio_lifecycle._ready_contract import ArmedReady, ReadyMode, StableFor, Start
+from trio_lifecycle._ready_contract import ArmedReady, ReadyMode, StableFor
 from trio_lifecycle._records import ClaimHolder, DaemonRecord, Identity, RecordChange
 from trio_lifecycle._registry_contract import Registry
 from trio_lifecycle._reports import Answer, Progress, Report, Sighting, Verdict
 from trio_lifecycle._requests import SpawnRequest
+from trio_lifecycle._start import Start
 
 __all__ = [
     "Answer",

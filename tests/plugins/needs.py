@@ -2,11 +2,15 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 # Debian puts servers here, and an ordinary user's PATH does not name them.
-SYSTEM_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+SYSTEM_DIRECTORIES = (
+    *("/usr/local/sbin", "/usr/sbin", "/sbin"),
+    *sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True),
+)
 
 
 def find_program(name: str) -> str | None:

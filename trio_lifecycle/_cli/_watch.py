@@ -1,26 +1,22 @@
 """A ready mode that lets others look on: at what is waited for, what was seen, and the process."""
 
-from collections.abc import Mapping
-
-from trio_lifecycle._markers import CALLBACK_URL, FREE_PORT, Marker, fill
+from trio_lifecycle._ready_contract import ArmedThrough, ModeThrough
 from trio_lifecycle.abc import (
     ArmedReady,
     Prober,
     Process,
     ReadyMode,
-    Report,
     Sighting,
     Start,
 )
 
 
-class Watched(ReadyMode):
+class Watched(ModeThrough):
     """Does all that another mode does, for one daemon that is started once.
 
     Attributes:
         armed: The other mode at work, once the spawn is near.
         process: The daemon's process, once there is one.
-        target: What is waited for, in words; empty where that is not known yet, or nothing.
         sighted: What answered where the daemon should be, before anything was spawned; empty if it
             was nothing.
     """
@@ -29,45 +25,24 @@ class Watched(ReadyMode):
         self._mode = mode
         self.armed: ArmedReady | None = None
         self.process: Process | None = None
-        self.target = "" if mode.markers else " ".join(mode.texts)
         self.sighted = ""
 
     def __repr__(self) -> str:
         return repr(self._mode)
 
     @property
-    def markers(self) -> frozenset[Marker]:
-        """The other's."""
-        return self._mode.markers
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The other's."""
-        return self._mode.texts
-
-    @property
-    def kind(self) -> str:
-        """The other's."""
-        return self._mode.kind
-
-    @property
-    def longest_interval_s(self) -> float:
-        """The other's."""
-        return self._mode.longest_interval_s
+    def mode(self) -> ReadyMode:
+        """The other."""
+        return self._mode
 
     async def arm(self, start: Start) -> ArmedReady:
         """Note what will be waited for."""
         self.armed = await self._mode.arm(start)
-        port = {} if start.port is None else {FREE_PORT: str(start.port)}
-        callback = "its callback" if CALLBACK_URL in self._mode.markers else ""
-        self.target = fill(" ".join(self._mode.texts), port) or callback
         return _WatchedReady(self, self.armed)
 
     async def arm_again(self, start: Start) -> ArmedReady | None:
         """Note what will be asked."""
         self.armed = await self._mode.arm_again(start)
-        port = {} if start.port is None else {FREE_PORT: str(start.port)}
-        self.target = fill(" ".join(self._mode.texts), port)
         return self.armed
 
     async def find_running(self, prober: Prober) -> Sighting | None:
@@ -75,6 +50,13 @@ class Watched(ReadyMode):
         sighting = await self._mode.find_running(prober)
         self.sighted = "" if sighting is None else sighting.detail
         return sighting
+
+    @property
+    def target(self) -> str:
+        """What is waited for, in words; empty where that is not known yet, or nothing."""
+        if self.armed is not None:
+            return self.armed.awaited
+        return "" if self.markers else " ".join(self.texts)
 
     @property
     def awaited(self) -> str:
@@ -94,33 +76,11 @@ class Watched(ReadyMode):
         return text
 
 
-class _WatchedReady(ArmedReady):
+class _WatchedReady(ArmedThrough):
     def __init__(self, watched: Watched, armed: ArmedReady) -> None:
+        super().__init__(armed)
         self._watched = watched
-        self._armed = armed
 
-    @property
-    def env(self) -> Mapping[str, str]:
-        return self._armed.env
-
-    @property
-    def values(self) -> Mapping[Marker, str]:
-        return self._armed.values
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        return self._armed.secrets
-
-    @property
-    def last_seen(self) -> str:
-        return self._armed.last_seen
-
-    async def wait(self, process: Process) -> Report:
+    def begin(self, process: Process) -> None:
         self._watched.process = process
-        return await self._armed.wait(process)
-
-    async def ask(self, process: Process) -> Report | None:
-        return await self._armed.ask(process)
-
-    async def disarm(self) -> None:
-        await self._armed.disarm()
+        super().begin(process)

@@ -150,6 +150,11 @@ class ArmedCallback(ArmedReady):
         return (self._expectation.token,)
 
     @property
+    def awaited(self) -> str:
+        """A callback."""
+        return "its callback"
+
+    @property
     def last_seen(self) -> str:
         """Why the last callback was refused."""
         expectation = self._expectation

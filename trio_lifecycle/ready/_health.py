@@ -164,6 +164,11 @@ class ArmedHealthCheck(ArmedReady):
         self._report = Report(url, port_of(url))
 
     @property
+    def awaited(self) -> str:
+        """The URL."""
+        return self._url
+
+    @property
     def last_seen(self) -> str:
         """The last answer."""
         return f"{self._url} {self._answer}"
