@@ -1,6 +1,7 @@
 """What several tests need: daemons in a few lines, lines to wait for, programs to watch."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,11 @@ PATIENCE_S = 20.0
 
 # Isolated and without site-packages an interpreter is up in 15 ms.
 QUICK_PYTHON = ("-I", "-S", "-u", "-c")
+
+
+def name_of(value: object) -> str:
+    """A value as part of a test's name, the same in every process: without an address."""
+    return re.sub(" at 0x[0-9a-f]+", "", ascii(value))
 
 
 class Heard:

@@ -412,7 +412,7 @@ BAD_NOTES = [
 ]
 
 
-@pytest.mark.parametrize("note", BAD_NOTES)
+@pytest.mark.parametrize("note", BAD_NOTES, ids=range(len(BAD_NOTES)))
 async def test_a_note_that_can_not_be_meant_names_nobody(path: Path, note: bytes) -> None:
     registry = SQLiteRegistry(path)
     async with registry.claim("queen"):

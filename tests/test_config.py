@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve, fields, frozen
 from attrs.exceptions import FrozenInstanceError
 
+from tests.support import name_of
 from trio_lifecycle import (
     CALLBACK_URL,
     FREE_PORT,
@@ -108,7 +109,7 @@ REFUSED: list[tuple[str, list[object]]] = [
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [(name, value) for name, values in REFUSED for value in values], ids=ascii
+    ("name", "value"), [(name, value) for name, values in REFUSED for value in values], ids=name_of
 )
 def test_a_value_that_can_not_be_meant_is_refused_by_the_name_of_its_field(
     name: str, value: object

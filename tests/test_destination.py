@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.support import name_of
 from trio_lifecycle._destination import DEFAULT_TAIL_BYTES, Output
 from trio_lifecycle._errors import ConfigError
 
@@ -32,14 +33,14 @@ def test_a_string_and_a_path_mean_a_file(to: "str | Path") -> None:
 
 
 @pytest.mark.parametrize(
-    "to", [sys.stderr, io.BytesIO(), io.StringIO(), Bare(), print, [].append, Output], ids=repr
+    "to", [sys.stderr, io.BytesIO(), io.StringIO(), Bare(), print, [].append, Output], ids=name_of
 )
 def test_a_stream_and_a_callable_are_kept_as_they_are(to: Any) -> None:
     assert to is Output(to=to).to
 
 
 @pytest.mark.parametrize(
-    "to", ["", "a\0b", b"/bytes", Path("a\0b"), 1, True, ["q.log"], object()], ids=repr
+    "to", ["", "a\0b", b"/bytes", Path("a\0b"), 1, True, ["q.log"], object()], ids=name_of
 )
 def test_what_can_take_no_output_is_refused(to: Any) -> None:
     with pytest.raises(ConfigError, match=r"^output\.to: must be None, a path, a stream or"):

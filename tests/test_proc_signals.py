@@ -71,7 +71,7 @@ def test_number_that_no_process_has_gets_no_signal(pid: int) -> None:
     assert not signal_process(stat, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("pid", [1, ME])
+@pytest.mark.parametrize("pid", [1, ME], ids=["process 1", "this program"])
 @pytest.mark.fault(65)
 def test_this_program_and_process_1_are_never_signalled(pid: int) -> None:
     with pytest.raises(ValueError, match="never signalled"):
