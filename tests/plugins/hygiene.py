@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.plugins._processes import Process, end, processes, reap
+from tests.plugins._processes import Process, children, end, processes, reap
 from trio_lifecycle.spawner._reapers import idle_reapers
 
 MARKER = "TRIO_LIFECYCLE_TEST"
@@ -114,7 +114,7 @@ def hygiene(pytestconfig: pytest.Config) -> Iterator[None]:
     word = f"{os.getpid()}-{uuid.uuid4().hex}"
     # A test that runs pytest keeps its own word in front, and so its claim on everything below.
     os.environ[MARKER] = f"{outer}/{word}" if outer else word
-    before = _surroundings(word.encode())
+    before = Surroundings(word.encode(), children())
     try:
         yield
     finally:
@@ -126,11 +126,6 @@ def hygiene(pytestconfig: pytest.Config) -> Iterator[None]:
     if left:
         _clear(before, grace)
         pytest.fail("left behind by the test:\n  " + "\n  ".join(left), pytrace=False)
-
-
-def _surroundings(token: bytes) -> Surroundings:
-    children = frozenset((p.pid, p.started) for p in processes(token) if p.ours)
-    return Surroundings(token, children)
 
 
 def _wait_until_empty(look: Callable[[], list[str]], grace: float) -> list[str]:
