@@ -5,7 +5,7 @@ from math import inf
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trace import Trace
@@ -320,6 +320,7 @@ def test_the_schedules_that_are_drawn_give_many_different_orders() -> None:
                 nursery.start_soon(take_turns, number)
         return tuple(order)
 
+    @settings(max_examples=100)
     @given(seed=schedules())
     def explore(seed: int) -> None:
         orders.add(run_simulated(record, seed=seed))
