@@ -49,6 +49,11 @@ def flake8_async(session: nox.Session, paths: list[str], *disabled: str) -> None
     session.run("flake8-async", f"--disable={','.join((*FLAKE8_ASYNC_OFF, *disabled))}", *files)
 
 
+# The whole suite is shared out among as many workers as there are processors, up to where all would
+# wait for the longest file.
+EVERYTHING = ["-n", str(min(8, len(os.sched_getaffinity(0))))]
+
+
 @nox.session(python=DEMANDED or SUPPORTED)
 def tests(session: nox.Session) -> None:
     """Run the tests and measure what they cover, subprocesses too; arguments go to pytest."""
@@ -58,7 +63,7 @@ def tests(session: nox.Session) -> None:
     session.env["PYTHONPYCACHEPREFIX"] = f"{session.create_tmp()}/bytecode"
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", *(session.posargs or EVERYTHING))
     session.run("coverage", "combine", "--quiet")
     # A part of the tests covers a part of the code.
     session.run("coverage", "report", *(["--fail-under=0"] if session.posargs else []))

@@ -103,6 +103,41 @@ def test_a_bystander_with_the_same_command_line_lives(run_pytest: Run) -> None:
     done.assert_outcomes(passed=2, errors=1)
 
 
+HAS_A_PROCESS = """
+    import socket, subprocess
+
+    def test_that_has_much_while_another_test_ends():
+        with (
+            socket.create_server(("127.0.0.1", 0)),
+            open("up", "w") as up,
+            subprocess.Popen(["sleep", "600"]) as process,
+        ):
+            up.close()
+            open("over").close()
+            assert process.poll() is None
+            process.kill()
+"""
+
+ENDS_MEANWHILE = """
+    def test_that_ends():
+        open("up").close()
+
+    def test_after_it():
+        open("over", "w").close()
+"""
+
+
+def test_what_another_workers_test_has_is_no_leak_of_this_one(
+    run_pytest: Run, pytester: pytest.Pytester
+) -> None:
+    # Each waits at a fifo until the other has opened it, too.
+    for name in ("up", "over"):
+        os.mkfifo(pytester.path / name)
+    pytester.makepyfile(test_other=HAS_A_PROCESS)
+    done = run_pytest(ENDS_MEANWHILE, "-n", "2", "--dist", "loadfile")
+    done.assert_outcomes(passed=3)
+
+
 NEEDS = """
     import pytest
 
@@ -132,8 +167,9 @@ def test_a_needed_program_that_is_missing_fails_the_test_where_skipping_is_forbi
     run_pytest(NEEDS).assert_outcomes(passed=1, errors=1)
 
 
+@pytest.mark.parametrize("workers", ["0", "2"])
 def test_the_faults_report_has_every_test_with_its_faults_and_outcome(
-    run_pytest: Run, pytester: pytest.Pytester
+    run_pytest: Run, pytester: pytest.Pytester, workers: str
 ) -> None:
     source = """
         import os
@@ -147,14 +183,19 @@ def test_the_faults_report_has_every_test_with_its_faults_and_outcome(
 
         def test_that_leaks():
             os.pipe()
+
+        def test_that_is_not_wanted(): pass
     """
-    run_pytest(source, "--faults-report=report.json", "-o", "hygiene_grace=0.4")
+    report = "--faults-report=report.json"
+    unwanted = "not not_wanted"
+    run_pytest(source, report, "-n", workers, "-k", unwanted, "-o", "hygiene_grace=0.4")
     entries = json.loads((pytester.path / "report.json").read_text())
     found = {e["nodeid"].partition("::")[2]: (e["faults"], e["outcome"]) for e in entries}
     assert {
         "test_good": ([3, 15], "passed"),
         "test_bad": ([4], "failed"),
         "test_that_leaks": ([], "failed"),
+        "test_that_is_not_wanted": ([], "not run"),
     } == found
 
 
