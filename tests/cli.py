@@ -12,13 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import pytest
 import trio
 from attrs import evolve
 
 from trio_lifecycle import DaemonNotRunningError, DaemonRecord, SQLiteRegistry, attach
+from trio_lifecycle._cli._app import run_app
+from trio_lifecycle._cli._codes import SIGNALS
 from trio_lifecycle._state_dir import registry_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -196,6 +198,41 @@ def call(*words: str, **options: Any) -> Run:
     with Run(*words, **options) as running:
         running.end()
     return running
+
+
+class Answer(NamedTuple):
+    """What became of words: the exit status, and what was written."""
+
+    status: int
+    out: str
+    err: str
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def handlers() -> Iterator[None]:
+    """Heed signals as before: from the end of a command on they are ignored."""
+    signums = {signal.SIGINT, *SIGNALS}
+    before = {signum: signal.getsignal(signum) for signum in signums}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.fixture
+def ask(handlers: None, capfd: pytest.CaptureFixture[str]) -> Ask:
+    """Say words to the command line in this process: such as start nothing, and only are answered.
+
+    A process would need half a second for each.
+    """
+
+    def ask(*words: str) -> Answer:
+        status = run_app(words)
+        return Answer(status, *capfd.readouterr())
+
+    return ask
 
 
 def ensured(*words: str, **options: Any) -> dict[str, Any]:

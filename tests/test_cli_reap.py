@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import cli
 from tests import marked as marks
-from tests.cli import ROOT, Run
+from tests.cli import ROOT, Ask, Run
 from tests.marked import DEAF, Marked
 from tests.support import lives
 from trio_lifecycle._cli import _reap
@@ -22,6 +23,7 @@ from trio_lifecycle._strays import Owner, Stray, find_strays, owner_mark
 instance_id = marks.instance_id
 dead_owner = marks.dead_owner
 marked = marks.marked
+ask, handlers = cli.ask, cli.handlers
 
 PAGE = (ROOT / "docs/guides/command-line.md").read_text()
 
@@ -278,10 +280,10 @@ WRONG_USE = {
 
 
 @pytest.mark.parametrize("wrong", WRONG_USE)
-def test_wrong_use_exits_2_and_says_what_is_wrong(wrong: str) -> None:
+def test_wrong_use_exits_2_and_says_what_is_wrong(wrong: str, ask: Ask) -> None:
     words, said = WRONG_USE[wrong]
-    done = reap(*words)
-    assert (2, "") == (done.process.returncode, done.out)
+    done = ask("reap", *words)
+    assert (2, "") == (done.status, done.out)
     assert said in done.err
 
 

@@ -5,7 +5,6 @@ import re
 import shlex
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from tests import cli
 from tests.cli import (
     DEAF,
+    Ask,
     Run,
     call,
     change_record,
@@ -23,12 +23,11 @@ from tests.cli import (
 )
 from trio_lifecycle import StopError
 from trio_lifecycle._cli import _stop
-from trio_lifecycle._cli._codes import SIGNALS
 from trio_lifecycle._cli._stop import Stop, Wanted
 
 pytestmark = pytest.mark.usefixtures("all_stopped")
 
-all_stopped = cli.all_stopped
+all_stopped, ask, handlers = cli.all_stopped, cli.ask, cli.handlers
 
 SLEEP = ("--", "sleep", "600")
 
@@ -186,15 +185,6 @@ def test_what_can_not_be_told_exits_4_and_the_others_are_stopped(words: tuple[st
     assert not is_alive(pid)
 
 
-@pytest.fixture
-def handlers() -> Iterator[None]:
-    """Heed signals as before: from the end of a command on they are ignored."""
-    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
-    yield
-    for signum, handler in before.items():
-        signal.signal(signum, handler)
-
-
 @pytest.mark.usefixtures("handlers")
 def test_what_outlives_sigkill_exits_125_and_is_named(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
@@ -233,10 +223,10 @@ WRONG_USE = {
 
 
 @pytest.mark.parametrize("wrong", WRONG_USE)
-def test_wrong_use_exits_2_and_says_what_is_wrong(wrong: str) -> None:
+def test_wrong_use_exits_2_and_says_what_is_wrong(wrong: str, ask: Ask) -> None:
     words, said = WRONG_USE[wrong]
-    done = call("stop", *words)
-    assert (2, "") == (done.process.returncode, done.out)
+    done = ask("stop", *words)
+    assert (2, "") == (done.status, done.out)
     assert said in done.err
 
 
@@ -376,7 +366,5 @@ def test_wait_for_what_can_not_be_told_exits_4() -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("a/b",), ("a", "b"), ("a", "--for")])
-def test_wait_used_wrongly_exits_2(words: tuple[str, ...]) -> None:
-    done = call("wait", *words)
-    assert (2, "") == (done.process.returncode, done.out)
-    assert "Traceback" not in done.err
+def test_wait_used_wrongly_exits_2(words: tuple[str, ...], ask: Ask) -> None:
+    assert (2, "") == ask("wait", *words)[:2]
