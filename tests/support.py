@@ -20,7 +20,7 @@ from trio_lifecycle.abc import SpawnRequest
 from trio_lifecycle.spawner._spawned_process import SpawnedProcess, is_readable
 
 # Longer than anything here takes on a loaded machine; a test that gets there has failed.
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 
 # Isolated and without site-packages an interpreter is up in 15 ms.
 QUICK_PYTHON = ("-I", "-S", "-u", "-c")
@@ -251,7 +251,8 @@ def run_app(
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# For a program that gives up the rights to write what coverage has measured.
+# For a program that gives up the rights to write what coverage has measured; and for those of which
+# many are started, whose every line others have covered: measured, each takes twice as long.
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 
 PROLOGUE = """

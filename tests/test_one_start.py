@@ -13,7 +13,7 @@ import trio
 from attrs import evolve
 
 from tests.one_start_programs import daemon, starts
-from tests.support import PATIENCE_S, QUICK_PYTHON, free_port, lives, permitted, run_app
+from tests.support import PATIENCE_S, QUICK_PYTHON, UNMEASURED, free_port, lives, permitted, run_app
 from tests.trace import Trace
 from trio_lifecycle import (
     DaemonLifecycle,
@@ -43,7 +43,7 @@ for number in range(3):
 def test_twenty_programs_with_ten_tasks_each_get_one_spawn_and_the_same_daemon(
     tmp_path: Path,
 ) -> None:
-    rounds = run_app(CROWD, str(tmp_path))
+    rounds = run_app(CROWD, str(tmp_path), env=UNMEASURED)
     assert 3 == len(rounds)
     for answers, started, found in map(json.loads, rounds):
         assert 200 == len(answers)
@@ -117,7 +117,7 @@ for act in (start, end):
 @pytest.mark.slow
 @pytest.mark.fault(14)
 def test_two_hundred_starts_at_once_are_all_ready_each_at_a_port_of_its_own(tmp_path: Path) -> None:
-    started, ended = map(json.loads, run_app(MANY, str(tmp_path), "4", "50"))
+    started, ended = map(json.loads, run_app(MANY, str(tmp_path), "4", "50", env=UNMEASURED))
     ports, pids, origins = zip(*started, strict=True)
     assert 200 == len(set(pids)) == len(set(ports))
     assert {"spawned"} == set(origins)

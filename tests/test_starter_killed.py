@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.one_start_programs import POINTS
-from tests.support import run_app
+from tests.support import UNMEASURED, run_app
 
 KILLED_AT = """
 import json
@@ -32,7 +32,7 @@ A_START_S = 0.2
 
 def killed_at(directory: Path, point: str, ready: str) -> dict[str, Any]:
     """What the program has got that waited while the starter was killed at this point."""
-    (line,) = run_app(KILLED_AT, str(directory), point, ready)
+    (line,) = run_app(KILLED_AT, str(directory), point, ready, env=UNMEASURED)
     seen: dict[str, Any] = json.loads(line)
     assert "claim_awaited" in seen["kinds"]
     assert seen["is_recorded"]
@@ -86,4 +86,4 @@ def test_a_daemon_that_called_back_is_kept_when_that_was_written(tmp_path: Path)
 @pytest.mark.fault(58)
 def test_there_is_one_daemon_at_whatever_moment_its_starter_is_killed(tmp_path: Path) -> None:
     """Six moments by chance; the chaos session has more: --ensure."""
-    assert [] == run_app(STRUCK, str(tmp_path), str(A_START_S))
+    assert [] == run_app(STRUCK, str(tmp_path), str(A_START_S), env=UNMEASURED)

@@ -22,6 +22,6 @@ def environment() -> dict[str, str]:
     return _SETTINGS
 
 
-if _SETTINGS.keys() & {"COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"}:
+if any(map(_SETTINGS.get, ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"))):
     _reaper_program.command = command
     _reaper_program.environment = environment
