@@ -48,6 +48,14 @@ WRONG_USE = {
     "a number below 0": (("--timeout", "-1", "--", *SLEEP), "seconds and finite, not -1\n"),
     "a number that is none": (("--timeout", "nan", "--", *SLEEP), "--timeout: must be more than 0"),
     "a negative patience": (("--stop-timeout", "-1", "--", *SLEEP), "--stop-timeout: the seconds"),
+    "no port": (("--listen", "x:", "--", *SLEEP), "--listen: wants [HOST:]PORT, such as"),
+    "no port there is": (("--listen", "0", "--", *SLEEP), "--listen: port must be {port} or"),
+    "no address": (("--listen", "a.b:80", "--", *SLEEP), "--listen: host must be an address"),
+    "two free ports": (
+        ("--listen", "{port}", "--listen", "[::1]:{port}", "--", *SLEEP),
+        "--listen: {port} is one port",
+    ),
+    "no path": (("--listen-unix", "", "--", *SLEEP), "--listen-unix: unix must be the path"),
     "no URL": (("--health", "localhost", "--", *SLEEP), "--health: 'localhost' must begin with"),
     "port 0": (("--health", "http://a:0/", "--", *SLEEP), "port 0; {port} finds a free one"),
     "no such directory": (("--cwd", "/no/where", "--", *SLEEP), "--cwd: '/no/where' is no"),
@@ -289,6 +297,7 @@ def test_help_says_what_an_option_takes(ask: Ask, monkeypatch: pytest.MonkeyPatc
         "guarantee": "LEVEL",
         "user": "USER",
         "then": "COMMAND",
+        "listen-unix": "PATH",
     } == taken
 
 
@@ -352,3 +361,26 @@ def test_the_command_has_our_standard_input(tmp_path: Path) -> None:
     (tmp_path / "words").write_text("from a file\n")
     with (tmp_path / "words").open() as words:
         assert "from a file\n" == finish("--then", "cat", "--", *SLEEP, stdin=words).out
+
+
+# --- sockets that are passed ----------------------------------------------------------------------
+
+PASSED = """
+import os, socket
+print(os.environ["LISTEN_FDS"], os.environ["LISTEN_PID"] == str(os.getpid()), flush=True)
+server = socket.socket(fileno=3)
+while True:
+    connection, _ = server.accept()
+    connection.recv(65536)
+    connection.send(b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    connection.close()
+"""
+
+
+def test_a_program_is_passed_its_sockets(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    words = ("--name", "web", "--listen", "localhost:{port}", "--listen-unix", str(path))
+    done = finish(*words, *HEALTH, "--then", f"test -S {path}", "--", sys.executable, "-c", PASSED)
+    assert 0 == done.process.returncode
+    assert "web | 2 True\n" in done.err
+    assert not path.exists()

@@ -19,6 +19,7 @@ from trio_lifecycle import (
     ConfigError,
     HealthCheck,
     LifecycleConfig,
+    ListenSocket,
     Manual,
     Output,
     StopLadder,
@@ -238,6 +239,7 @@ def full() -> LifecycleConfig:
         search_path=["/opt/q"],
         limits={"nofile": 1024},
         umask=0o077,
+        listen=[ListenSocket(port=FREE_PORT, name="web")],
         user="queen",
         group=1000,
     )
@@ -261,6 +263,7 @@ OTHERS: dict[str, Any] = {
     "search_path": [],
     "limits": {"nofile": (1024, None)},
     "umask": 0o022,
+    "listen": [ListenSocket(unix="socket")],
     "user": "drone",
     "group": "1000",
 }

@@ -457,3 +457,48 @@ def test_a_program_that_lacks_something_has_gates_as_well(
 ) -> None:
     run_app(f"{lack}\n{WITHOUT}", guarantee, str(tmp_path / "found"))
     assert "/dev/null refused" == (tmp_path / "found").read_text()
+
+
+# --- its own number -------------------------------------------------------------------------------
+
+OWN = ("/bin/sh", "-c", 'echo "$OWN_NUMBER $$" ')
+
+
+@pytest.mark.parametrize("gated", [False, True], ids=["at once", "at its gate"])
+@each_way
+@each_guarantee
+async def test_it_finds_its_own_number_in_its_environment(
+    log: Path, guarantee: Guarantee, changes: Mapping[str, Any], gated: bool
+) -> None:
+    own: dict[str, Any] = {
+        "gated": gated,
+        "pid_variable": "OWN_NUMBER",
+        "env": {"OWN_NUMBER": "1"},
+        **changes,
+    }
+    found, number = (await run(log, guarantee, *OWN, **own)).split()
+    assert number == found
+
+
+async def test_it_finds_its_number_also_where_no_shell_can_be_in_its_place(log: Path) -> None:
+    own: dict[str, Any] = {"gated": False, "pid_variable": "OWN_NUMBER", "env": {"a.b": "c"}}
+    found, number = (await run(log, "guarded", *OWN, **own)).split()
+    assert number == found
+
+
+@each_guarantee
+async def test_a_refused_program_is_told_as_without_a_shell(
+    tmp_path: Path, log: Path, guarantee: Guarantee
+) -> None:
+    script = tmp_path / "script"
+    script.write_text("#!/nowhere/sh\n")
+    script.chmod(0o755)
+    texts = []
+    for number in (None, "OWN_NUMBER"):
+        async with trio.open_nursery() as nursery:
+            with pytest.raises(SpawnError) as caught:
+                await spawn_gated(
+                    nursery, log, guarantee, str(script), gated=False, pid_variable=number
+                )
+        texts.append(str(caught.value))
+    assert texts[0] == texts[1]

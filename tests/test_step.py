@@ -43,7 +43,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
 def order(**changes: Any) -> dict[str, Any]:
     """An order of which a test says only what it is about."""
     nothing = dict.fromkeys(("cgroup_procs", "umask", "uid", "gid", "groups"))
-    return {**nothing, "limits": {}, "coerced": False, **changes}
+    return {**nothing, "limits": {}, "coerced": False, "pid_variable": None, **changes}
 
 
 def named(calls: Sequence[Call], *names: str) -> list[Call]:

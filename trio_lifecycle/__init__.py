@@ -58,6 +58,7 @@ from trio_lifecycle._events import (
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._ladder import StopLadder, StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
+from trio_lifecycle._listen_socket import ListenSocket
 from trio_lifecycle._markers import CALLBACK_URL, FREE_PORT
 from trio_lifecycle._nursery import DaemonNursery, open_daemon_nursery
 from trio_lifecycle._record_errors import (
@@ -108,6 +109,7 @@ __all__ = [
     "Left",
     "LifecycleConfig",
     "LifecycleError",
+    "ListenSocket",
     "LocalSpawner",
     "Manual",
     "MemoryRegistry",

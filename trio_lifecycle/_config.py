@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
@@ -15,6 +15,7 @@ from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._fingerprint import fingerprint
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 from trio_lifecycle._limits import check_group, check_umask, check_user, read_limits
+from trio_lifecycle._listen_socket import ListenSocket, read_listen
 from trio_lifecycle._markers import FREE_PORT, Marker, has_stray_nul, markers_in, show
 from trio_lifecycle._names import check_name
 from trio_lifecycle._seconds import check_seconds
@@ -181,6 +182,7 @@ class ConfigOptions(TypedDict, total=False):
     umask: int | None
     user: str | int | None
     group: str | int | None
+    listen: Iterable[ListenSocket]
     on_change: OnChange
     claim_timeout: float | None
     stall_timeout: float | None
@@ -229,8 +231,10 @@ class LifecycleConfig:
             of this program. If that is root, whoever breaks into the daemon has the machine.
         group: Its main group, by name or id. Defaults to None: the group of ``user``, or of this
             program. Without ``user`` it has no other group.
+        listen: Sockets that are bound before it is spawned and passed to it, as systemd does:
+            ``[ListenSocket(port=8080)]``. Defaults to none. They are its descriptors from 3 on.
         on_change: What is done when it runs already, but was started with another program, other
-            arguments, environment, directory, ready mode, limits, umask, user or group:
+            arguments, environment, directory, ready mode, limits, umask, user, group or sockets:
             ``"keep"``, the default, uses it as it is, with a ConfigChanged event; ``"restart"``
             stops it, whoever uses it, and starts it anew; ``"error"`` raises ConfigChangedError.
         claim_timeout: Seconds to wait for another program that is starting or stopping it. Defaults
@@ -264,6 +268,7 @@ class LifecycleConfig:
     umask: int | None = field(default=None, converter=check_umask, kw_only=True)
     user: str | int | None = field(default=None, converter=check_user, kw_only=True)
     group: str | int | None = field(default=None, converter=check_group, kw_only=True)
+    listen: tuple[ListenSocket, ...] = field(default=(), converter=read_listen, kw_only=True)
     on_change: OnChange = field(default="keep", validator=_is_on_change, kw_only=True)
     claim_timeout: float | None = field(default=None, converter=_claim_timeout, kw_only=True)
     stall_timeout: float | None = field(default=None, converter=_stall_timeout, kw_only=True)
@@ -331,6 +336,7 @@ class LifecycleConfig:
                 "umask": self.umask,
                 "user": self.user,
                 "group": self.group,
+                "listen": self.listen,
             }
         )
 

@@ -144,6 +144,7 @@ class Keeper:
             self._launch.diary.note(Left, pid=process.pid)
         process.close()
         await self._launch.held.aclose()
+        self._launch.close_sockets()
 
     def _look_for_death(self) -> None:
         """Cancel the owner's block if the daemon died under it."""

@@ -10,6 +10,7 @@ from typing import Final
 import trio
 from attrs import evolve
 
+from trio_lifecycle import _preparation as prepare
 from trio_lifecycle._checks import check_all
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._diary import Diary
@@ -25,19 +26,16 @@ from trio_lifecycle._handle import DaemonHandle, Origin
 from trio_lifecycle._known import Known
 from trio_lifecycle._liveness import Asker
 from trio_lifecycle._markers import FREE_PORT
-from trio_lifecycle._preparation import choose_port, detached_output, make_request, make_start
+from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._ready_wait import ReadyWait
 from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle._search import Adoptee, Collaborators, Search
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
-from trio_lifecycle._taken_port import says_port_is_taken
+from trio_lifecycle._taken_port import tells_of_taken_port
 from trio_lifecycle.abc import ArmedReady, Process, Report, SpawnRequest
 
 _log: Final = logging.getLogger("trio_lifecycle")
-
-# How long letting go of a callback socket and the like may take; it never needs the network.
-_DISARM_PATIENCE_S: Final = 1.0
 
 # A reserved port is lost only to a program that asks for this very number in the milliseconds until
 # the daemon has it. Three times in a row is no chance any more, but a mistake.
@@ -51,6 +49,7 @@ class Launch:
         over: Set when the process has ended or its owner has left: there is something to be done.
         held: What is held until the daemon is gone, or, if it is detached, until it holds it
             itself: its port.
+        sockets: What is passed to it.
     """
 
     def __init__(
@@ -60,8 +59,11 @@ class Launch:
         *,
         detached: bool,
         entry: Entry | None = None,
+        sockets: PassedSockets | None = None,
     ) -> None:
         self.config = config
+        self.sockets = sockets or PassedSockets(config.listen)
+        self._owns_sockets = sockets is None
         self.process: Process | None
         self.stopper: Stopper | None
         self.held = AsyncExitStack()
@@ -107,7 +109,13 @@ class Launch:
                 )
         except BaseException as error:
             self._note_failure(error)
+            self.close_sockets()
             raise
+
+    def close_sockets(self) -> None:
+        """Close what was passed to the daemon, unless that belongs to who has asked for it."""
+        if self._owns_sockets:
+            self.sockets.close()
 
     def _note_failure(self, error: BaseException) -> None:
         # A StopError leaves the state at "stopping": the process is still there.
@@ -135,6 +143,9 @@ class Launch:
         return None if found is None else self._adopt(found)
 
     async def _adopt_answering(self) -> DaemonHandle | None:
+        if self.sockets.are_open:
+            # The one before has died, and who asks there would wait in our own sockets.
+            return None
         found = await self._search.find_answering()
         if found is None:
             return None
@@ -183,12 +194,9 @@ class Launch:
             self.diary.note(Starting)
         raise AssertionError("count() has ended")
 
-    def _has_lost_its_port(self, error: DiedBeforeReadyError | ForeignDaemonError) -> bool:
-        if FREE_PORT not in self.config.markers:
-            return False
-        if isinstance(error, ForeignDaemonError):
-            return True
-        return says_port_is_taken(error.output_tail)
+    def _has_lost_its_port(self, error: LifecycleError) -> bool:
+        is_chosen_here = FREE_PORT in self.config.markers and self.sockets.free_port is None
+        return is_chosen_here and tells_of_taken_port(error)
 
     async def _start_once(self, nursery: trio.Nursery) -> DaemonHandle:
         try:
@@ -225,24 +233,28 @@ class Launch:
 
     async def _prepare(self, wait: AsyncExitStack) -> tuple[SpawnRequest, int | None]:
         """Do everything that can fail before there is a process."""
-        config = self.config
-        program = await self._by.spawner.find_binary(config.binary_name, config.search_path)
+        config, by = self.config, self._by
+        program = await by.spawner.find_binary(config.binary_name, config.search_path)
         self.diary.note(Found, path=program)
-        await check_all(config.name, self._by.preflight)
+        await check_all(config.name, by.preflight)
         directory = None if self._entry is None else self._entry.registry.log_directory
-        output = detached_output(config, directory) if self._detached else config.output
-        values = await choose_port(config, self._by.spawner, self.held)
+        output = prepare.detached_output(config, directory) if self._detached else config.output
+        prepare.open_sockets(config, self.sockets, by.prober)
+        values = await prepare.choose_port(config, by.spawner, self.held, self.sockets)
         port = int(values[FREE_PORT]) if values else None
-        start = make_start(config, self.instance_id, port, self._by.prober, self._wait.hear)
+        start = prepare.make_start(
+            config, self.instance_id, port, by.prober, self._wait.hear, self.sockets.queue_at
+        )
         armed = self._armed = await config.ready_mode.arm(start)
-        wait.push_async_callback(_disarm, armed)
-        request = make_request(
+        wait.push_async_callback(prepare.disarm, armed)
+        request = prepare.make_request(
             config,
             self.instance_id,
             program,
             output,
             {**values, **armed.values},
             armed,
+            self.sockets,
             detached=self._detached,
             gated=self._entry is not None,
         )
@@ -285,6 +297,7 @@ class Launch:
         )
         if self._detached:
             await self.held.aclose()
+            self.sockets.close(remove=False)
         return handle
 
     async def _let_it_run(self, process: Process, port: int | None, began: float) -> None:
@@ -363,15 +376,5 @@ class Launch:
         """Give what asks the daemon again."""
         assert self.process is not None
         heard = self._armed if self._goes_on_to_hear() else None
-        start = make_start(self.config, self.instance_id, port, self._by.prober)
+        start = prepare.make_start(self.config, self.instance_id, port, self._by.prober)
         return Asker(self.process, partial(self.config.ready_mode.arm_again, start), heard)
-
-
-async def _disarm(armed: ArmedReady) -> None:
-    # Shielded: a socket that stays open after a cancelled start is a leak. Bounded, because it is
-    # somebody's plug-in.
-    with trio.move_on_after(_DISARM_PATIENCE_S, shield=True):
-        try:
-            await armed.disarm()
-        except Exception:
-            _log.exception("a ready mode could not let go of what it had taken")

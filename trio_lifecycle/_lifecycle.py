@@ -16,6 +16,7 @@ from trio_lifecycle._keeper import Keeper, only
 from trio_lifecycle._known import Known
 from trio_lifecycle._ladder import StopReport
 from trio_lifecycle._launch import Launch
+from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._search import Collaborators
 from trio_lifecycle.abc import Observer, Preflight, Registry, Spawner
 from trio_lifecycle.ready._callback import Callback
@@ -260,7 +261,7 @@ class DaemonLifecycle:
         """Kill a daemon; the same as ``handle.kill()``."""
         return await handle.kill()
 
-    def _launch(self, *, detached: bool) -> Launch:
+    def _launch(self, *, detached: bool, sockets: PassedSockets | None = None) -> Launch:
         registry = self._by.registry
         if registry is None and detached:
             # Loads SQLite, which owners without a registry never need.
@@ -268,7 +269,7 @@ class DaemonLifecycle:
 
             registry = default_registry()
         entry = None if registry is None else Entry(registry)
-        return Launch(self.config, self._by, detached=detached, entry=entry)
+        return Launch(self.config, self._by, detached=detached, entry=entry, sockets=sockets)
 
 
 def _goes_on(run: trio.lowlevel.TrioToken) -> bool:

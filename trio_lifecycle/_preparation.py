@@ -1,10 +1,14 @@
 """What is done before there is a process: where its output goes, its port, its request."""
 
+import errno
+import logging
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Final
 
+import trio
 from attrs import evolve
 
 from trio_lifecycle._config import LifecycleConfig
@@ -12,20 +16,30 @@ from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import ConfigError, SpawnError
 from trio_lifecycle._logs import rotate
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in
+from trio_lifecycle._passed_sockets import PID_VARIABLE, CannotListenError, PassedSockets
 from trio_lifecycle._paths import absolute
 from trio_lifecycle._requests import CALLBACK_VARIABLE, INSTANCE_VARIABLE
 from trio_lifecycle._state_dir import log_path, make_private
 from trio_lifecycle.abc import ArmedReady, Prober, Progress, Spawner, SpawnRequest, Start
 
+_log: Final = logging.getLogger("trio_lifecycle")
+
+# How long letting go of a callback socket and the like may take; it never needs the network.
+_DISARM_PATIENCE_S: Final = 1.0
+
 
 async def choose_port(
-    config: LifecycleConfig, spawner: Spawner, held: AsyncExitStack
+    config: LifecycleConfig, spawner: Spawner, held: AsyncExitStack, sockets: PassedSockets
 ) -> dict[Marker, str]:
     """Reserve a port if the configuration wants one; ``held`` lets go of it.
+
+    One that the kernel has chosen for a socket needs no reservation.
 
     Raises:
         SpawnError: None is free.
     """
+    if sockets.free_port is not None:
+        return {FREE_PORT: str(sockets.free_port)}
     if FREE_PORT not in config.markers:
         return {}
     try:
@@ -35,6 +49,32 @@ async def choose_port(
         raise SpawnError(config.name, problem, error.errno, retryable=True) from error
     held.callback(port.release)
     return {FREE_PORT: str(port.number)}
+
+
+def open_sockets(config: LifecycleConfig, sockets: PassedSockets, prober: Prober) -> None:
+    """Have the sockets open that are passed to the daemon.
+
+    Raises:
+        SpawnError: One can't be had; it says who has its address.
+    """
+    try:
+        sockets.open()
+    except CannotListenError as error:
+        problem = f"it can't listen at {error.wanted}: {_reason(error, prober)}"
+        raise SpawnError(config.name, problem, error.errno) from error
+
+
+def _reason(error: CannotListenError, prober: Prober) -> str:
+    wanted = error.wanted
+    if wanted.unix is None and error.errno == errno.EADDRINUSE:
+        assert isinstance(wanted.port, int)
+        owner = prober.describe_owner(wanted.host, wanted.port)
+        return f"{owner} has that port. Stop that program, or choose another port"
+    if wanted.unix is None and error.errno == errno.EACCES:
+        return "only root may have it (net.ipv4.ip_unprivileged_port_start); take a higher port"
+    if wanted.unix is None and error.errno == errno.EADDRNOTAVAIL:
+        return "this machine has no such address"
+    return error.detail
 
 
 def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
@@ -75,6 +115,7 @@ def make_start(
     port: int | None,
     prober: Prober,
     hear: Callable[[Progress], None] | None = None,
+    queue_at: Callable[[str, int], bool | None] | None = None,
 ) -> Start:
     """Tell a ready mode what is known before the spawn.
 
@@ -84,6 +125,7 @@ def make_start(
         port: What FREE_PORT stands for, if it is used.
         prober: Asks from where the daemon runs.
         hear: Takes what the daemon says of itself.
+        queue_at: Knows the sockets that are passed to it.
     """
     values: dict[Marker, str] = {} if port is None else {FREE_PORT: str(port)}
     env = {key: None if text is None else fill(text, values) for key, text in config.env.items()}
@@ -98,7 +140,8 @@ def make_start(
         user=config.user,
         group=config.group,
     )
-    return start if hear is None else evolve(start, hear=hear)
+    start = start if hear is None else evolve(start, hear=hear)
+    return start if queue_at is None else evolve(start, queue_at=queue_at)
 
 
 def make_request(
@@ -108,6 +151,7 @@ def make_request(
     output: Output,
     values: Mapping[Marker, str],
     armed: ArmedReady,
+    sockets: PassedSockets,
     *,
     detached: bool,
     gated: bool,
@@ -115,8 +159,13 @@ def make_request(
     """Fill in all that is known now.
 
     Raises:
-        ConfigError: The ready mode gives the daemon a descriptor as a number that can't be.
+        ConfigError: The ready mode gives the daemon a descriptor as a number that can't be, or that
+            is a socket's.
     """
+    both = sockets.descriptors.keys() & armed.descriptors
+    if both:
+        problem = f"descriptor {min(both)} of the daemon is a socket of listen; choose another"
+        raise ConfigError("ready_mode", problem)
     env = {key: None if value is None else fill(value, values) for key, value in config.env.items()}
     return SpawnRequest(
         name=config.name,
@@ -124,7 +173,13 @@ def make_request(
         program=program,
         args=tuple(fill(arg, values) for arg in config.args),
         # The callback of our own starter is not for our daemons.
-        env={CALLBACK_VARIABLE: None, **env, **armed.env, INSTANCE_VARIABLE: instance_id},
+        env={
+            CALLBACK_VARIABLE: None,
+            **env,
+            **sockets.env,
+            **armed.env,
+            INSTANCE_VARIABLE: instance_id,
+        },
         working_dir=config.working_dir,
         output=output,
         detached=detached,
@@ -134,5 +189,17 @@ def make_request(
         group=config.group,
         ladder=config.stop_ladder,
         gated=gated,
-        descriptors=armed.descriptors,
+        descriptors={**sockets.descriptors, **armed.descriptors},
+        pid_variable=PID_VARIABLE if sockets.wanted else None,
     )
+
+
+async def disarm(armed: ArmedReady) -> None:
+    """Let a ready mode let go of what it has taken."""
+    # Shielded: a socket that stays open after a cancelled start is a leak. Bounded, because it is
+    # somebody's plug-in.
+    with trio.move_on_after(_DISARM_PATIENCE_S, shield=True):
+        try:
+            await armed.disarm()
+        except Exception:
+            _log.exception("a ready mode could not let go of what it had taken")

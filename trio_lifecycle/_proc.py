@@ -34,6 +34,7 @@ __all__ = [
     "ephemeral_ports",
     "has_variable",
     "holder_of",
+    "holders_of",
     "holds_socket",
     "is_descendant",
     "listeners_at",
@@ -368,15 +369,18 @@ def _is_socket(link: str, inode: int) -> bool:
         return False
 
 
-def holder_of(inode: int) -> int | None:
-    """Find a process that has a descriptor of this socket.
+def holders_of(inode: int) -> Iterator[int]:
+    """Find the processes that have a descriptor of this socket.
 
     It takes some 3 microseconds for each descriptor that is open on the machine.
-
-    Returns:
-        None when none is found. It may then be another user's, which can't be looked at.
+    Where none is found, one may be another user's, which can't be looked at.
     """
-    return next((pid for pid in all_pids() if holds_socket(pid, inode)), None)
+    return (pid for pid in all_pids() if holds_socket(pid, inode))
+
+
+def holder_of(inode: int) -> int | None:
+    """Find one of them, or None."""
+    return next(holders_of(inode), None)
 
 
 def _tcp_table() -> Iterator[TCPSocket]:

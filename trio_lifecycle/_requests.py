@@ -60,6 +60,8 @@ class SpawnRequest:
         descriptors: What it inherits beyond its standard streams: its number there, from 3 on ->
             the descriptor of this program, which this program keeps. A pipe or socket is as
             blocking there as it is here: both are one.
+        pid_variable: A variable for the daemon's own process number, which nobody knows before;
+            None for none.
 
     Raises:
         ConfigError: A descriptor is to have a number that can't be given.
@@ -80,3 +82,4 @@ class SpawnRequest:
     ladder: StopLadder = DEFAULT_STOP_LADDER
     gated: bool = False
     descriptors: Mapping[int, int] = field(factory=dict, converter=_descriptors)
+    pid_variable: str | None = None

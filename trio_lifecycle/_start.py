@@ -14,6 +14,11 @@ def _hear_nothing(progress: Progress) -> None:
     """Nobody waits for the daemon."""
 
 
+def _no_queue(host: str, port: int) -> bool | None:
+    """No socket is passed."""
+    return None
+
+
 @frozen(kw_only=True)
 class Start:
     """What a ready mode may know before the spawn.
@@ -32,6 +37,9 @@ class Start:
         group: Its main group, by name or id; None is the user's, or this program's.
         hear: Is to be called, from Trio's thread, with what the daemon says of itself by itself: it
             puts off the end of a wait that lasts for signs of life, and tells the observer.
+        queue_at: Says of an address (a UNIX socket's path, and 0) whether connections wait there
+            that the daemon has not accepted; None where no socket is passed to it. A connection to
+            one that is succeeds before the daemon is there, and is no sign of it.
     """
 
     name: str
@@ -44,3 +52,4 @@ class Start:
     user: str | int | None = None
     group: str | int | None = None
     hear: Callable[[Progress], None] = field(default=_hear_nothing, repr=False)
+    queue_at: Callable[[str, int], bool | None] = field(default=_no_queue, repr=False)

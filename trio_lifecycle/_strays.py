@@ -93,6 +93,12 @@ def owner_mark() -> str:
     return "" if owner is None else str(owner)
 
 
+def mark_of(stat: Stat) -> str:
+    """Write the mark that a process of our own namespace has, or would have, for its daemons."""
+    pid_namespace = namespace("self", "pid")
+    return "" if pid_namespace is None else str(Owner(pid_namespace, stat.pid, stat.start_time))
+
+
 def _this_process() -> Owner | None:
     text, pid_namespace = read_about("self", "stat"), namespace("self", "pid")
     if text is None or pid_namespace is None:

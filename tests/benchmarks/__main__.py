@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Final
 
-from tests.benchmarks import claiming, ensuring, guarding, importing, readiness, spawning
+from tests.benchmarks import claiming, ensuring, guarding, importing, passing, readiness, spawning
 from tests.benchmarks._table import Table
 
 BENCHMARKS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "claiming": claiming.tables,
     "guarding": guarding.tables,
     "importing": importing.tables,
+    "passing": passing.tables,
 }
 LIBRARIES: Final = ("trio", "httpx", "mirakuru")
 

@@ -25,6 +25,11 @@ def calling(start_up_ms: int = 0, note: Path = NO_NOTE) -> list[str]:
     return ["-I", "-S", str(PROGRAM), "call", str(start_up_ms), str(note)]
 
 
+def accepting(start_up_ms: int = 0, note: Path = NO_NOTE) -> list[str]:
+    """Give the interpreter's arguments for a daemon that answers from the socket it was passed."""
+    return ["-I", "-S", str(PROGRAM), "accept", str(start_up_ms), str(note)]
+
+
 def interpreter() -> str:
     """Give the program that runs it."""
     return sys.executable

@@ -2,10 +2,12 @@
 
     python -I -S daemon.py serve START_UP_MS NOTE PORT
     python -I -S daemon.py call START_UP_MS NOTE
+    python -I -S daemon.py accept START_UP_MS NOTE
 
-The first answers HTTP on a port of 127.0.0.1, the second reports to the URL in its environment. The
-moment goes into the file NOTE, in nanoseconds of CLOCK_MONOTONIC, which all processes of a machine
-share. It imports nothing that is not needed, so that it is up some 12 ms after its spawn.
+The first answers HTTP on a port of 127.0.0.1, the second reports to the URL in its environment, the
+third answers HTTP from the socket that was passed to it. The moment goes into the file NOTE, in
+nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. It imports nothing that is
+not needed, so that it is up some 12 ms after its spawn.
 """
 
 import _socket
@@ -21,6 +23,7 @@ REPORT = (
     b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
 )
 BACKLOG = 128
+PASSED = 3
 
 
 def serve(port: int, note: int) -> None:
@@ -28,6 +31,16 @@ def serve(port: int, note: int) -> None:
     server = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
     server.bind(("127.0.0.1", port))
     server.listen(BACKLOG)
+    answer(server, note)
+
+
+def accept(note: int) -> None:
+    """Answer what waits in the socket that was passed, and every request after it."""
+    answer(_socket.socket(fileno=PASSED), note)
+
+
+def answer(server: _socket.socket, note: int) -> None:
+    """Answer, from now on."""
     write_moment(note)
     while True:
         number, _ = server._accept()  # type: ignore[attr-defined]  # what socket.accept is made of
@@ -68,6 +81,8 @@ def main(way: str, start_up_ms: str, path: str, port: str = "") -> None:
         time.sleep(int(start_up_ms) / 1000)
     if way == "serve":
         serve(int(port), note)
+    elif way == "accept":
+        accept(note)
     else:
         call(posix.environ[b"TRIO_LIFECYCLE_CALLBACK_URL"], note)
 

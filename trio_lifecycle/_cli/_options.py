@@ -65,6 +65,19 @@ Env = Annotated[
     option(DAEMON, "A variable added to its environment. May be repeated.", value="K=V"),
 ]
 Cwd = Annotated[str | None, option(DAEMON, "The directory in which it runs.", value="DIR")]
+Listen = Annotated[
+    list[str] | None,
+    option(
+        DAEMON,
+        "A socket that is opened before the program is started, and passed to it as systemd does: "
+        "descriptor 3, 4, ... {port} is a free port, the same everywhere. May be repeated.",
+        value="[HOST:]PORT",
+    ),
+]
+ListenUnix = Annotated[
+    list[str] | None,
+    option(DAEMON, "The same with the file of a UNIX socket, behind those.", value="PATH"),
+]
 StopTimeout = Annotated[
     str | None,
     option(DAEMON, "Seconds from SIGTERM to SIGKILL when it is stopped: 10.", value="S"),

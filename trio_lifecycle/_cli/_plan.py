@@ -10,6 +10,7 @@ from typing import Final, cast
 from attrs import field, frozen
 
 from trio_lifecycle._cli._fill import with_markers
+from trio_lifecycle._cli._listen import read_sockets
 from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, LifecycleConfig, OnChange
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import ConfigError
@@ -49,6 +50,8 @@ class Plan:
     stop_timeout: str | None = None
     env: tuple[str, ...] = field(default=(), repr=False)
     cwd: str | None = None
+    listen: tuple[str, ...] = ()
+    listen_unix: tuple[str, ...] = ()
     user: str | None = None
     guarantee: str | None = None
     then: str | None = None
@@ -101,6 +104,7 @@ class Plan:
             env=env,
             working_dir=_directory(self.cwd),
             user=_user(self.user),
+            listen=read_sockets(self.listen, self.listen_unix),
             ready_mode=ready_mode,
             ready_timeout=self._ready_timeout(),
             stop_ladder=self._stop_ladder(),

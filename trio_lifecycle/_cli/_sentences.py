@@ -18,7 +18,7 @@ _WORDS: Final = {
     "CALLBACK_URL": "{callback_url}",
     "ready_mode": "way to be ready",
 }
-_FIELDS: Final = {"url": "--health", "env": "--env", "name": "--name"}
+_FIELDS: Final = {"url": "--health", "env": "--env", "name": "--name", "listen": "--listen"}
 _ANY_WORD: Final = re.compile(r"\{(FREE_PORT|CALLBACK_URL)\}|\b(" + "|".join(_WORDS) + r")\b")
 
 # What Python writes in other words, and what a shell does.

@@ -12,6 +12,7 @@ from typing import Final
 
 import trio
 
+from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._errors import ConfigError, LifecycleError
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._keeper import only
@@ -19,6 +20,7 @@ from trio_lifecycle._ladder import StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._nursery._place import Place
 from trio_lifecycle._nursery._standing import Standing, Step, decide
+from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._record_errors import ConfigChangedError, DaemonNotRunningError
 
 # For how long at least daemons are stopped one by one, so that also those that are killed at once
@@ -40,6 +42,8 @@ class DaemonNursery:
         self._keepers = keepers
         self._run = trio.lowlevel.current_trio_token()
         self._places: dict[str, Place] = {}
+        # Of a name, not of a place: they stay open when its daemon has died.
+        self._sockets: dict[str, PassedSockets] = {}
         self._left = False
         self._stop_errors: list[LifecycleError] = []
 
@@ -65,6 +69,10 @@ class DaemonNursery:
         start is that of its last start.
 
         One that runs already without having been started here is used as it is, and left running.
+
+        Sockets that are passed to it (``listen``) are the nursery's. They stay open when it has
+        died, and connections wait in them for its next process, until ``stop`` or the end of the
+        nursery.
 
         Args:
             lifecycle: What to start. If the daemon of its name was started from another
@@ -133,14 +141,26 @@ class DaemonNursery:
         await trio.lowlevel.checkpoint()
         self._insist_on_run()
         place = self._find(name)
-        return None if place is None else await place.end()
+        report = None if place is None else await place.end()
+        if self._find(name) is None and name in self._sockets:
+            self._sockets.pop(name).close()
+        return report
 
     # --- places ---
 
     def _start(self, lifecycle: DaemonLifecycle) -> Place:
-        place = self._places[lifecycle.config.name] = Place(lifecycle)
+        name = lifecycle.config.name
+        place = self._places[name] = Place(lifecycle, self._sockets_for(lifecycle.config))
         self._keepers.start_soon(self._keep, place)
         return place
+
+    def _sockets_for(self, config: LifecycleConfig) -> PassedSockets:
+        sockets = self._sockets.get(config.name)
+        if sockets is None or sockets.wanted != config.listen:
+            if sockets is not None:
+                sockets.close()
+            sockets = self._sockets[config.name] = PassedSockets(config.listen)
+        return sockets
 
     @trio.lowlevel.enable_ki_protection
     async def _keep(self, place: Place) -> None:
@@ -197,6 +217,8 @@ class DaemonNursery:
             for place in places:
                 await place.over.wait()
         stuck = [place for place in reversed(places) if place.standing is Standing.STUCK]
+        for sockets in self._sockets.values():
+            sockets.close()
         self._stop_errors = [place.stop_error for place in stuck if place.stop_error is not None]
 
     def _conclude(self, outcome: BaseException | None) -> None:

@@ -15,6 +15,7 @@ from trio_lifecycle._keeper import Keeper
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._nursery._standing import Standing
+from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle._states import State
 from trio_lifecycle._waits import Underway
@@ -37,11 +38,11 @@ class Place:
         over: Set when all is done for it. It may still be there: one that outlived SIGKILL.
     """
 
-    def __init__(self, lifecycle: DaemonLifecycle) -> None:
+    def __init__(self, lifecycle: DaemonLifecycle, sockets: PassedSockets) -> None:
         self.config = lifecycle.config
         self.handle: DaemonHandle | None = None
         self.over = trio.Event()
-        self._launch = lifecycle._launch(detached=False)
+        self._launch = lifecycle._launch(detached=False, sockets=sockets)
         self._keeper = Keeper(self._launch)
         self._settled = trio.Event()
         self._underway = Underway(lifecycle.config.name)

@@ -1,7 +1,7 @@
 """Ready when the daemon answers a GET with success."""
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import lru_cache
 from typing import Final
 
@@ -54,6 +54,9 @@ def _interval(value: float) -> float:
 def _probe_timeout(value: float) -> float:
     return check_seconds("probe_timeout", value)
 
+
+# Between two looks whether a question has left the queue of a passed socket.
+_LOOK_AT_QUEUE_S: Final = 0.05
 
 # What an answer says of who gives it stands at its beginning.
 MOST_BODY_BYTES: Final = 65_536
@@ -160,6 +163,7 @@ class ArmedHealthCheck(ArmedReady):
         self._places = _places(url)
         self._name = start.name
         self._prober = start.prober
+        self._queue_at = start.queue_at
         self._answer = Answer(None, "was not asked yet")
         self._report = Report(url, port_of(url))
 
@@ -176,16 +180,21 @@ class ArmedHealthCheck(ArmedReady):
     async def wait(self, process: Process) -> Report:
         """Probe until one succeeds."""
         began = trio.current_time()
-        while (report := await self.ask(process)) is None:
+        while (report := await self._look(process, self._probe_in_queue)) is None:
             waited = trio.current_time() - began
             await trio.sleep(next_interval(waited, self._mode.interval))
         return report
 
     async def ask(self, process: Process) -> Report | None:
         """Send one probe, and look who answered."""
+        return await self._look(process, self._probe)
+
+    async def _look(
+        self, process: Process, probe: Callable[[str], Awaitable[Answer]]
+    ) -> Report | None:
         foreign: tuple[str, int] | None = None
         for url in self._places:
-            answer = await _probe(self._prober, url, self._mode.probe_timeout)
+            answer = await probe(url)
             if url == self._places[0] or not answer.absent:
                 self._answer = answer
             if is_success(answer):
@@ -199,6 +208,34 @@ class ArmedHealthCheck(ArmedReady):
             owner = self._prober.describe_owner(*foreign)
             raise ForeignDaemonError(self._name, self._url, owner)
         return None
+
+    async def _probe(self, url: str) -> Answer:
+        return await _probe(self._prober, url, self._mode.probe_timeout)
+
+    async def _probe_in_queue(self, url: str) -> Answer:
+        """Ask once; where the question waits to be accepted, the limit counts from then.
+
+        One after the other would fill the queue, and keep the daemon busy once it is up.
+        """
+        address = _address(url)
+        if address is None or self._queue_at(*address) is None:
+            return await self._probe(url)
+        answer = _overdue(self._mode.probe_timeout)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._limit, *address, nursery.cancel_scope)
+            answer = await self._prober.get(url)
+            nursery.cancel_scope.cancel()
+        return answer
+
+    @trio.lowlevel.enable_ki_protection
+    async def _limit(self, host: str, port: int, asking: trio.CancelScope) -> None:
+        await trio.sleep(self._mode.probe_timeout)
+        if self._queue_at(host, port):
+            # First in, first out: when the queue is empty, the question was taken out of it.
+            while self._queue_at(host, port):  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(_LOOK_AT_QUEUE_S)
+            await trio.sleep(self._mode.probe_timeout)
+        asking.cancel()
 
     async def _verdict(
         self, process: Process, url: str, address: tuple[str, int] | None
@@ -240,6 +277,10 @@ async def _probe(prober: Prober, url: str, limit_s: float, body_bytes: int = 0) 
     """Ask once, within a limit."""
     with trio.move_on_after(limit_s):
         return await (prober.get(url, body_bytes) if body_bytes else prober.get(url))
+    return _overdue(limit_s)
+
+
+def _overdue(limit_s: float) -> Answer:
     return Answer(None, f"gave no answer within {limit_s} s")
 
 

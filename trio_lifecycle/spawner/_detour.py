@@ -34,7 +34,8 @@ def find_detour(
         SpawnError: It can't be prepared.
     """
     stepping = Stepping.for_request(request, cgroup_procs)
-    if stepping is not None or not request.gated:
+    needs_more = request.gated or request.pid_variable is not None
+    if stepping is not None or not needs_more:
         return stepping
     variables = environment(request, {}, owner)
     if not ShellGate.serves(request, variables):
@@ -68,7 +69,7 @@ class Gate:
                 await self._detour.open(output)
             else:
                 self._detour.order()
-                await take_the_step(self._detour, process, self._request)
+                await take_detour(self._detour, process, self._request, output)
         except trio.ClosedResourceError:
             raise SpawnError(self._request.name, "its process was given up at its gate") from None
         finally:
@@ -82,24 +83,30 @@ class Gate:
             self._detour.close()
 
 
-async def take_the_step(stepping: Stepping, process: Process, request: SpawnRequest) -> None:
-    """Wait until the step has become the daemon; if it does not, end it.
+async def take_detour(
+    detour: Detour, process: Process, request: SpawnRequest, output: FileOutput | PipedOutput
+) -> None:
+    """Wait until what was let go has become the daemon; if it does not, end it.
 
     Raises:
         SpawnError: It was refused something.
     """
-    stepping.let_go()
+    detour.let_go()
     try:
         with trio.CancelScope(shield=True), trio.move_on_after(_PATIENCE_S):
-            await stepping.done()
+            await _end_of(detour, output)
             return
-        await stepping.done()
+        await _end_of(detour, output)
     except StepError as error:
         await _end(process)  # noqa: ASYNC120  # it shields itself
         raise explain(error, request) from error
     except BaseException:
         await _end(process)  # noqa: ASYNC102  # it shields itself, and is bounded
         raise
+
+
+async def _end_of(detour: Detour, output: FileOutput | PipedOutput) -> None:
+    await (detour.opened(output) if isinstance(detour, ShellGate) else detour.done())
 
 
 async def _end(process: Process) -> None:

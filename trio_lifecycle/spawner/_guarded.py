@@ -10,13 +10,12 @@ from trio_lifecycle._output import FileOutput, PipedOutput
 from trio_lifecycle.abc import SpawnRequest
 from trio_lifecycle.spawner._cgroup import Cgroup, CgroupUnavailable, find_parent
 from trio_lifecycle.spawner._child_environment import environment
-from trio_lifecycle.spawner._detour import Detour, Gate, find_detour, take_the_step
+from trio_lifecycle.spawner._detour import Detour, Gate, find_detour, take_detour
 from trio_lifecycle.spawner._guarded_process import GuardedProcess
 from trio_lifecycle.spawner._reaper_link import ReaperLink
 from trio_lifecycle.spawner._reaper_program import ReaperStartError
 from trio_lifecycle.spawner._reapers import reaper
 from trio_lifecycle.spawner._refusals import refusal
-from trio_lifecycle.spawner._stepping import Stepping
 from trio_lifecycle.spawner._ward import ReaperGoneError, SpawnRefusedError
 
 _UNWATCHED: Final = "its end could not be watched for"
@@ -56,8 +55,8 @@ async def spawn_guarded(
                 detour.let_go()
                 process.stand_at(Gate(detour, request))
                 stack.pop_all()
-            elif isinstance(detour, Stepping):
-                await take_the_step(detour, process, request)
+            elif detour is not None:
+                await take_detour(detour, process, request, output)
             return process
     except BaseException:
         if cgroup is not None:
@@ -127,11 +126,13 @@ async def _spawn(
     finally:
         os.close(here)
     try:
-        return GuardedProcess(link, pid, pidfd, request.instance_id, output, cgroup)
+        process = GuardedProcess(link, pid, pidfd, request.instance_id, output, cgroup)
     except OSError as error:
         link.discard(pid)
         os.close(pidfd)
         raise refusal(request, error.errno or 0, _UNWATCHED) from error
+    process.note_passed(request.descriptors.values())
+    return process
 
 
 def _refusal(request: SpawnRequest, error: SpawnRefusedError) -> SpawnError:

@@ -1,8 +1,9 @@
 """Whose listening socket it is: a daemon's, or another's."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterable
 
-from trio_lifecycle._proc import Stat, has_variable, holder_of, holds_socket, listeners_at
+from trio_lifecycle._proc import Stat, has_variable, holders_of, holds_socket, listeners_at
 from trio_lifecycle._requests import INSTANCE_VARIABLE
 from trio_lifecycle.abc import Verdict
 
@@ -21,6 +22,10 @@ class Listening:
         self._instance_id = instance_id
         # The kernel gives the numbers of sockets anew only after thousands of millions of others.
         self._met: set[int] = set()
+
+    def note_passed(self, descriptors: Iterable[int]) -> None:
+        """Take what was passed to the daemon for its own, although this program has it, too."""
+        self._met.update(os.fstat(fd).st_ino for fd in descriptors)
 
     def verdict_at(self, host: str, port: int, main: int | None) -> Verdict:
         """Say whether who listens at an address of this machine is of the daemon.
@@ -51,11 +56,12 @@ class Listening:
         if True in held:
             return Verdict.OURS
         is_unsure = None in held
-        holder = holder_of(inode) if is_unsure or self._instance_id else None
-        if holder is not None and self._is_stray(holder):
+        holders = list(holders_of(inode)) if is_unsure or self._instance_id else []
+        # The daemon's owner may be among them, who has passed it.
+        if any(map(self._is_stray, holders)):
             return Verdict.OURS
         # One of ours that can't be looked at may have it, unless somebody else is seen to.
-        return Verdict.UNKNOWN if is_unsure and holder is None else Verdict.FOREIGN
+        return Verdict.UNKNOWN if is_unsure and not holders else Verdict.FOREIGN
 
     def _is_stray(self, pid: int) -> bool:
         # A child that forked twice belongs to nobody any more, but has its environment from us.

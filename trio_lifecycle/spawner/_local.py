@@ -25,14 +25,13 @@ from trio_lifecycle.abc import (
     SpawnRequest,
 )
 from trio_lifecycle.spawner._child_environment import environment
-from trio_lifecycle.spawner._detour import Gate, find_detour, take_the_step
+from trio_lifecycle.spawner._detour import Gate, find_detour, take_detour
 from trio_lifecycle.spawner._finding import find_process, find_strays
 from trio_lifecycle.spawner._guarded import spawn_guarded
 from trio_lifecycle.spawner._local_prober import LocalProber
 from trio_lifecycle.spawner._local_process import LocalProcess
 from trio_lifecycle.spawner._portable_process import PortableProcess, is_portable_only
 from trio_lifecycle.spawner._refusals import refusal
-from trio_lifecycle.spawner._stepping import Stepping
 from trio_lifecycle.spawner._streams import open_null, open_streams
 
 
@@ -114,8 +113,8 @@ class LocalSpawner(Spawner):
                     detour.let_go()
                     process.stand_at(Gate(detour, request))
                     stack.pop_all()
-                elif isinstance(detour, Stepping):
-                    await take_the_step(detour, process, request)
+                else:
+                    await take_detour(detour, process, request, output)
         if request.detached:
             # Nobody may ever ask after it again, and an ended child stays a zombie until its parent
             # looks.
@@ -169,11 +168,13 @@ async def _start(
     except OSError as error:
         raise refusal(request, error.errno or 0) from error
     try:
-        return LocalProcess.of_child(
+        process = LocalProcess.of_child(
             pid, request.instance_id, output, "detached" if request.detached else "scoped"
         )
     except OSError as error:
         raise refusal(request, error.errno or 0, "its end could not be watched for") from error
+    process.note_passed(request.descriptors.values())
+    return process
 
 
 def _mark(request: SpawnRequest) -> str:

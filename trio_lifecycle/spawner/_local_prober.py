@@ -1,6 +1,7 @@
 """Asking daemons on this machine, and finding the process behind an address."""
 
 import os
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -8,12 +9,16 @@ import trio
 from trio_lifecycle import _loopback_http
 from trio_lifecycle._http import HTTPClient
 from trio_lifecycle._proc import (
+    Stat,
     all_stats,
     command_line,
+    has_variable,
     holds_socket,
     listeners_at,
     open_pidfd,
 )
+from trio_lifecycle._requests import OWNER_VARIABLE
+from trio_lifecycle._strays import mark_of
 from trio_lifecycle.abc import Answer, Prober, Process
 from trio_lifecycle.spawner._found_process import FoundProcess
 from trio_lifecycle.spawner._unseen_process import UnseenProcess
@@ -74,8 +79,17 @@ def _find_main(inode: int) -> int | None:
     Of several, a server and its workers, the one that the others come from.
     """
     holders = {pid: stat for pid, stat in all_stats().items() if holds_socket(pid, inode)}
+    # Who has passed it to his daemon does not answer there himself.
+    for owner in [stat for stat in holders.values() if _owns_one_of(stat, holders)]:
+        del holders[owner.pid]
     tops = [stat for stat in holders.values() if stat.ppid not in holders]
     return min(tops, key=lambda stat: stat.start_time).pid if tops else None
+
+
+def _owns_one_of(owner: Stat, holders: Iterable[int]) -> bool:
+    mark = mark_of(owner)
+    others = (pid for pid in holders if pid != owner.pid)
+    return bool(mark) and any(has_variable(pid, OWNER_VARIABLE, mark) for pid in others)
 
 
 def _find_holder(inode: int) -> FoundProcess | None:

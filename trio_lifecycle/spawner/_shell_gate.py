@@ -1,4 +1,7 @@
-"""The gate that a shell makes: it waits for a line, then becomes the program."""
+"""The gate that a shell makes: it waits for a line, then becomes the program.
+
+Only the process itself can put its number into its environment; for that, too, there is a shell.
+"""
 
 import errno
 import os
@@ -27,7 +30,7 @@ _NAME: Final = "trio_lifecycle gate"
 # the exec itself, or with the shell's own end. The trap is for an exec that is refused, and bash
 # does not heed it then.
 _SCRIPT: Final = (
-    "IFS= read -r PWD || exit 75; {} PWD; trap 'echo >&0' EXIT; {{ exec \"$@\"; }} </dev/null"
+    "IFS= read -r PWD || exit 75; {} PWD;{} trap 'echo >&0' EXIT; {{ exec \"$@\"; }} </dev/null"
 )
 
 # dash drops a variable with any other name: it can't be one of a shell.
@@ -52,6 +55,8 @@ _REFUSALS: Final = (
 class ShellGate:
     """A shell in the daemon's place, which becomes the daemon when it is told to.
 
+    One for a request that is not gated finds its line there already, and becomes it at once.
+
     The same process, so its pid, start time, session and output are the daemon's own. When this
     program ends before it has told so, by whatever means, the shell hears it and ends with 75. (A
     fork of this program that was made in between, and never runs another program, would keep it.)
@@ -72,7 +77,9 @@ class ShellGate:
 
     def __init__(self, request: SpawnRequest, environment: Mapping[bytes, bytes]) -> None:
         pwd = environment.get(b"PWD")
-        script = _SCRIPT.format("unset" if pwd is None else "export")
+        name = request.pid_variable
+        number = "" if name is None else f" export {name}=$$;"
+        script = _SCRIPT.format("unset" if pwd is None else "export", number)
         self.program = _SHELL
         self.argv = [_SHELL, "-c", script, _NAME, request.program, *request.args]
         self.env: Mapping[str, str | None] = {}
@@ -80,6 +87,8 @@ class ShellGate:
         self._request = request
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
+            if not request.gated:
+                here.send(self._line)
             self._here = trio.socket.from_stdlib_socket(here)
             self.stdin = above_streams(there.detach())
         except BaseException:
@@ -123,13 +132,30 @@ class ShellGate:
         try:
             # Not by SIGPIPE: this program may not ignore it.
             await self._here.send(self._line, getattr(socket, "MSG_NOSIGNAL", 0))
-            answer = await self._here.recv(1)
         except (BrokenPipeError, ConnectionResetError):
-            raise SpawnError(self._request.name, "its process has ended at its gate") from None
+            raise self._ended() from None
+        await self.opened(output)
+
+    async def opened(self, output: FileOutput | PipedOutput) -> None:
+        """Wait until the shell, which has its line, has become the program.
+
+        Args:
+            output: As for ``open``.
+
+        Raises:
+            SpawnError: As for ``open``.
+        """
+        try:
+            answer = await self._here.recv(1)
+        except ConnectionResetError:
+            raise self._ended() from None
         output.take_rest()
         _, found, words = output.tail().rpartition(_NAME.encode())
         if answer or found:
             raise _explain(self._request, words.decode(errors="replace").strip(": \n"))
+
+    def _ended(self) -> SpawnError:
+        return SpawnError(self._request.name, "its process has ended at its gate")
 
     def close(self) -> None:
         """Close what is open here. A shell that has not become the program by then ends."""

@@ -5,7 +5,7 @@ import select
 import signal
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 
 import trio
@@ -63,6 +63,10 @@ class SpawnedProcess(Process):
             if stat is not None and self._pidfd >= 0 and not is_readable(self._pidfd):
                 self._stat = stat
                 self._identity = identity_of(self._pid, stat.start_time)
+
+    def note_passed(self, descriptors: Iterable[int]) -> None:
+        """Note what was passed to it."""
+        self._listening.note_passed(descriptors)
 
     def stand_at(self, gate: Gate) -> None:
         """Take over the gate at which it was spawned."""

@@ -84,6 +84,8 @@ def prepare(order: "dict[str, Any]") -> "Iterator[tuple[str, str]]":
     if order["coerced"]:
         # Python sets it for itself where no locale is set: PEP 538.
         posix.unsetenv("LC_CTYPE")
+    if order["pid_variable"] is not None:
+        posix.putenv(order["pid_variable"], str(posix.getpid()))
     # Last, for from here on there may be no memory and no descriptor left.
     for name, (number, soft, hard) in order["limits"].items():
         yield "limits", name

@@ -101,7 +101,7 @@ class Stepping:
 
     @classmethod
     def as_gate(cls, request: SpawnRequest) -> "Stepping":
-        """Prepare it for a request that needs nothing of it but a gate.
+        """Prepare it for a request that needs nothing of it but a gate, or its own number.
 
         Raises:
             SpawnError: There are no descriptors left.
@@ -182,6 +182,7 @@ def _order(request: SpawnRequest, identity: Identity, cgroup_procs: str | None) 
         "uid": identity.uid,
         "gid": identity.gid,
         "groups": identity.groups,
+        "pid_variable": request.pid_variable,
         "coerced": env.get("LC_CTYPE") is None,
     }
 
