@@ -11,15 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import PATIENCE_S, QUICK_PYTHON, lives
-from trio_lifecycle.spawner import _cgroup
-from trio_lifecycle.spawner._cgroup import (
-    Cgroup,
-    CgroupUnavailable,
-    Mount,
-    find_parent,
-    group_in,
-    mounts_in,
-)
+from trio_lifecycle import _hierarchy
+from trio_lifecycle._hierarchy import Mount, group_in, mounts_in
+from trio_lifecycle.spawner._cgroup import Cgroup, CgroupUnavailable, find_parent
 
 # --- what the kernel writes -----------------------------------------------------------------------
 
@@ -85,7 +79,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "mountinfo": f"30 23 0:26 / {tmp_path} rw - cgroup2 cgroup2 rw\n".encode(),
         "cgroup": b"0::/own\n",
     }
-    monkeypatch.setattr(_cgroup, "read_about", lambda _pid, name: texts.get(name))
+    monkeypatch.setattr(_hierarchy, "read_about", lambda _pid, name: texts.get(name))
     return own
 
 
@@ -168,7 +162,7 @@ def test_group_that_can_not_be_made_is_named(
 
 
 def test_machine_without_a_hierarchy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cgroup, "read_about", lambda _pid, _name: None)
+    monkeypatch.setattr(_hierarchy, "read_about", lambda _pid, _name: None)
     assert "no cgroup v2 hierarchy is mounted" == reason()
 
 
@@ -179,7 +173,7 @@ def test_group_out_of_sight_is_named(
         "mountinfo": f"30 23 0:26 /docker {tmp_path} rw - cgroup2 cgroup2 rw\n".encode(),
         "cgroup": b"0::/own\n",
     }
-    monkeypatch.setattr(_cgroup, "read_about", lambda _pid, name: texts.get(name))
+    monkeypatch.setattr(_hierarchy, "read_about", lambda _pid, name: texts.get(name))
     assert f"our group /own is not to be seen at {tmp_path}" == reason()
 
 

@@ -362,7 +362,7 @@ async def test_a_slow_check_holds_up_others_until_their_patience_ends() -> None:
     simulated = SimulatedDaemon()
 
     async def check() -> None:
-        await trio.sleep(1000.0)
+        await trio.sleep(500.0)
 
     slow = simulated.lifecycle(detach=True, ready_timeout=30.0, preflight=[check])
     async with trio.open_nursery() as nursery:

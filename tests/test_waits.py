@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import trio
 
-from tests.households import named
 from tests.simulated import in_simulated_time
 from trio_lifecycle import (
     DaemonHandle,
@@ -73,7 +72,8 @@ async def test_a_daemon_nursery_says_so_too(size: int) -> None:
 
 @in_simulated_time
 async def test_a_start_may_ask_for_others_that_are_being_started_by_somebody_else() -> None:
-    base = named("base", SimulatedDaemon(ready_after=5.0), detach=True)
+    # Recorded in memory: a registry on disk works in a thread, and simulated time jumps over that.
+    base = SimulatedDaemon(ready_after=5.0).lifecycle(name="base", detach=True)
     daemon = SimulatedDaemon()
     needs_it = daemon.lifecycle(detach=True, preflight=[base.ensure_running])
     async with trio.open_nursery() as nursery:

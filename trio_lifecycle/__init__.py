@@ -7,13 +7,13 @@ The map of the house, lowest floor first; imports go downwards only:
 - records, and the contracts: ``trio_lifecycle.abc``
 - values: ``LifecycleConfig``
 - tools: finding programs, ports, processes, HTTP, output
-- means: spawners, ready modes, registries, stopping
+- means: spawners, ready modes, registries, checks before a start, stopping
 - handle, entry, search, launch, keeper, and the heart: ``DaemonLifecycle``, ``attach``
 - household: ``open_daemon_nursery``
 - roof: the command line, and ``trio_lifecycle.testing``
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from trio_lifecycle._attach import attach
 from trio_lifecycle._binary import find_binary
@@ -45,6 +45,7 @@ from trio_lifecycle._events import (
     Failed,
     Found,
     Left,
+    NotRecovered,
     Ready,
     ReaperLost,
     RecordStale,
@@ -77,6 +78,13 @@ from trio_lifecycle.registry._memory import MemoryRegistry
 from trio_lifecycle.spawner._local import LocalSpawner
 
 if TYPE_CHECKING:
+    from trio_lifecycle.preflight._disk_space import DiskSpace
+    from trio_lifecycle.preflight._executable import Executable
+    from trio_lifecycle.preflight._file_exists import FileExists
+    from trio_lifecycle.preflight._free_memory import FreeMemory
+    from trio_lifecycle.preflight._free_port import FreePort
+    from trio_lifecycle.preflight._free_vram import FreeVRAM
+    from trio_lifecycle.preflight._reachable import Reachable
     from trio_lifecycle.registry._sqlite import SQLiteRegistry
 
 __all__ = [
@@ -100,10 +108,16 @@ __all__ = [
     "DaemonStateUnknownError",
     "Died",
     "DiedBeforeReadyError",
+    "DiskSpace",
     "Event",
+    "Executable",
     "Failed",
+    "FileExists",
     "ForeignDaemonError",
     "Found",
+    "FreeMemory",
+    "FreePort",
+    "FreeVRAM",
     "GuaranteeError",
     "HealthCheck",
     "Left",
@@ -113,8 +127,10 @@ __all__ = [
     "LocalSpawner",
     "Manual",
     "MemoryRegistry",
+    "NotRecovered",
     "Output",
     "PreflightError",
+    "Reachable",
     "Ready",
     "ReadyError",
     "ReadyTimeoutError",
@@ -142,15 +158,28 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    # Loaded with SQLite when it is used first: most programs own what they start.
-    if name != "SQLiteRegistry":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from trio_lifecycle.registry._sqlite import SQLiteRegistry
+# Loaded when they are used first: SQLite, which owners need not, and what few programs check.
+_LATE: Final = {
+    "SQLiteRegistry": "registry._sqlite",
+    "DiskSpace": "preflight._disk_space",
+    "Executable": "preflight._executable",
+    "FileExists": "preflight._file_exists",
+    "FreeMemory": "preflight._free_memory",
+    "FreePort": "preflight._free_port",
+    "FreeVRAM": "preflight._free_vram",
+    "Reachable": "preflight._reachable",
+}
 
-    SQLiteRegistry.__module__ = __name__
-    globals()[name] = SQLiteRegistry
-    return SQLiteRegistry
+
+def __getattr__(name: str) -> object:
+    if name not in _LATE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    thing = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    thing.__module__ = __name__
+    globals()[name] = thing
+    return thing
 
 
 for _thing in [globals()[name] for name in __all__ if name in globals()]:

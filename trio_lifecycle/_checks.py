@@ -1,27 +1,43 @@
 """The checks before a start: all at once, and all that fail are reported together."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
 
 import trio
 
 from trio_lifecycle._errors import PreflightError
-from trio_lifecycle.abc import Preflight
+from trio_lifecycle.abc import Preflight, Recovering
+
+# A check may have another daemon started first. One that loads a model has 300 s by default, and
+# somebody else's start of it may have to be waited for as long.
+DEFAULT_CHECK_TIMEOUT_S: Final = 600.0
+
+# What is waited for when the daemon is gone: the check that wants it, and what to ask.
+Awaited = tuple[Recovering, Preflight]
 
 
-async def check_all(name: str, checks: Sequence[Preflight]) -> None:
+async def check_all(name: str, checks: Sequence[Preflight]) -> list[Awaited]:
     """Run all checks at once, and report all that fail together.
+
+    Returns:
+        What is to be waited for when the daemon is gone.
 
     Raises:
         PreflightError: At least one failed.
     """
     failures: dict[int, str] = {}
+    awaited: list[Awaited] = []
+
+    async def look(preflight: Preflight) -> None:
+        await preflight()
+        if isinstance(preflight, Recovering) and preflight.wait_for_recovery:
+            awaited.append((preflight, await preflight.recovery()))
 
     @trio.lowlevel.enable_ki_protection
     async def check(number: int, preflight: Preflight) -> None:
-        try:
-            await preflight()
-        except Exception as error:
-            failures[number] = str(error) or type(error).__name__
+        problem = await find_problem(preflight, lambda: look(preflight))
+        if problem is not None:
+            failures[number] = problem
 
     if checks:
         async with trio.open_nursery() as nursery:
@@ -29,3 +45,35 @@ async def check_all(name: str, checks: Sequence[Preflight]) -> None:
                 nursery.start_soon(check, number, preflight)
     if failures:
         raise PreflightError(name, tuple(text for _, text in sorted(failures.items())))
+    return awaited
+
+
+def awaited_after(checks: Sequence[Preflight]) -> list[Awaited]:
+    """Say what is to be waited for when a daemon is gone that was not started here."""
+    return [
+        (check, check)
+        for check in checks
+        if isinstance(check, Recovering) and check.wait_for_recovery
+    ]
+
+
+def limit_of(check: object) -> float:
+    """Give the seconds that a check may take: its own word, or the default."""
+    seconds: float = getattr(check, "check_timeout", DEFAULT_CHECK_TIMEOUT_S)
+    return seconds
+
+
+async def find_problem(check: object, look: Callable[[], Awaitable[object]]) -> str | None:
+    """Look within the check's own limit; None when all is well."""
+    limit_s = limit_of(check)
+    with trio.move_on_after(limit_s):
+        try:
+            await look()
+        except Exception as error:
+            return str(error) or type(error).__name__
+        return None
+    name = getattr(check, "__qualname__", None) or repr(check)
+    return (
+        f"{name} took longer than its check_timeout of {limit_s:g} s: "
+        "see what holds it up, or give it more"
+    )

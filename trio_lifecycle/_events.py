@@ -270,3 +270,16 @@ class ConfigChanged(Event):
             f"runs as process {self.pid}, started with other {', '.join(self.fields)}; "
             f"{doing.get(self.action, 'it is left alone')}"
         )
+
+
+@_event
+class NotRecovered(Event):
+    """The daemon is gone, but what it had was not free again within ``wait_for_recovery``."""
+
+    kind: ClassVar[str] = "not_recovered"
+    pid: int | None
+    problem: str
+    waited_s: float
+
+    def _sentence(self) -> str:
+        return f"is gone, but {self.waited_s:.2f} s later not all of it is free: {self.problem}"

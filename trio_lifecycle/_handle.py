@@ -131,13 +131,18 @@ class DaemonHandle:
         all get the same report. Once begun it is finished also when the caller is cancelled. An
         adopted daemon is stopped, too, with all that has stayed in its session.
 
+        Where a check before its start has ``wait_for_recovery``, that is waited for, when the
+        daemon is gone. Such a wait, unlike the stop, ends at once when the caller is cancelled.
+
         Raises:
             StopError: A process outlived SIGKILL by 5 s.
             DaemonStateUnknownError: The daemon's process can't be found from here, so nothing was
                 sent.
         """
         self._insist_on_process()
-        return await self._stopper.stop(ladder)
+        report = await self._stopper.stop(ladder)
+        await self._stopper.recovered()
+        return report
 
     async def kill(self) -> StopReport:
         """Send SIGKILL at once to all that ``stop()`` would signal, and wait until it is gone.

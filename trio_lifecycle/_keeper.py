@@ -104,8 +104,22 @@ class Keeper:
             self._left.set()
             self._launch.over.set()
 
-    def conclude(self, outcome: BaseException | None) -> None:
-        """Raise what the block raised, or else what became of the daemon."""
+    async def conclude(self, outcome: BaseException | None) -> None:
+        """Raise what the block raised, or else what became of the daemon.
+
+        Before that, what the daemon had is waited for, unless the owner is in a hurry.
+        """
+        try:
+            # A start that has failed is told at once.
+            if self.handle is not None and (outcome is None or isinstance(outcome, Exception)):
+                await self._launch.recovered()
+        except trio.Cancelled:
+            # What the block raised leaves as it entered, also when this wait is cut short.
+            self._raise(outcome)
+            raise
+        self._raise(outcome)
+
+    def _raise(self, outcome: BaseException | None) -> None:
         if outcome is None and self._end_error is not None:
             raise self._end_error from None
         if outcome is not None:

@@ -11,7 +11,7 @@ import trio
 from attrs import evolve
 
 from trio_lifecycle import _preparation as prepare
-from trio_lifecycle._checks import check_all
+from trio_lifecycle._checks import awaited_after, check_all
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._entry import Entry
@@ -29,6 +29,7 @@ from trio_lifecycle._markers import FREE_PORT
 from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._ready_wait import ReadyWait
 from trio_lifecycle._record_errors import DaemonNotRunningError
+from trio_lifecycle._recovery import Recovery
 from trio_lifecycle._search import Adoptee, Collaborators, Search
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
@@ -46,6 +47,7 @@ class Launch:
     """One attempt to have a daemon up.
 
     Attributes:
+        predecessor: Who stopped the one before, if what that had is to be waited for.
         over: Set when the process has ended or its owner has left: there is something to be done.
         held: What is held until the daemon is gone, or, if it is detached, until it holds it
             itself: its port.
@@ -66,6 +68,7 @@ class Launch:
         self._owns_sockets = sockets is None
         self.process: Process | None
         self.stopper: Stopper | None
+        self.predecessor: Stopper | None = None
         self.held = AsyncExitStack()
         self._by = collaborators
         self._detached = detached
@@ -79,6 +82,7 @@ class Launch:
         self.instance_id = os.urandom(16).hex()
         self.diary = Diary(self.config.name, self.instance_id, self._by.observer)
         self.process, self.stopper = None, None
+        self._recovery = Recovery()
         self.over = trio.Event()
         self._wait = ReadyWait(self.config, self.diary)
         # Cancelled when the process ends: then it has said all.
@@ -159,7 +163,9 @@ class Launch:
             assert self._entry is not None
             self._entry.record = found.record
             self.instance_id = self.diary.instance_id = found.record.instance_id
-        self.stopper = Stopper(self.process, self.config.stop_ladder, self.diary, self._entry)
+        recovery = Recovery(awaited_after(self._by.preflight))
+        ladder = self.config.stop_ladder
+        self.stopper = Stopper(self.process, ladder, self.diary, self._entry, recovery)
         self.diary.note(Adopted, pid=self.process.pid, url=found.report.url)
         return self._hand_out("adopted", found.report, 0.0)
 
@@ -189,10 +195,16 @@ class Launch:
                 is_late = trio.current_time() >= deadline
                 if attempt == MOST_PORTS or is_late or not self._has_lost_its_port(error):
                     raise
+                await self.recovered()
                 self._note_failure(error)
             self._begin()
             self.diary.note(Starting)
         raise AssertionError("count() has ended")
+
+    async def recovered(self) -> None:
+        """Wait, once it was stopped, until what it had is free again; see ``Recovering``."""
+        if self.stopper is not None:
+            await self.stopper.recovered()
 
     def _has_lost_its_port(self, error: LifecycleError) -> bool:
         is_chosen_here = FREE_PORT in self.config.markers and self.sockets.free_port is None
@@ -236,7 +248,9 @@ class Launch:
         config, by = self.config, self._by
         program = await by.spawner.find_binary(config.binary_name, config.search_path)
         self.diary.note(Found, path=program)
-        await check_all(config.name, by.preflight)
+        if self.predecessor is not None:
+            await self.predecessor.recovered()
+        self._recovery = Recovery(await check_all(config.name, by.preflight))
         directory = None if self._entry is None else self._entry.registry.log_directory
         output = prepare.detached_output(config, directory) if self._detached else config.output
         prepare.open_sockets(config, self.sockets, by.prober)
@@ -273,7 +287,8 @@ class Launch:
             raise ReadyTimeoutError(self.config.name, waited_s, "its spawn had not come to an end")
         # No checkpoint from the spawn to here: a cancellation in between would lose the process.
         process = self.process
-        stopper = self.stopper = Stopper(process, self.config.stop_ladder, self.diary, self._entry)
+        by = (self.config.stop_ladder, self.diary, self._entry, self._recovery)
+        stopper = self.stopper = Stopper(process, *by)
         self.diary.note(Spawned, pid=process.pid)
         process.report_strays(lambda pid, command: self.diary.note(Stray, pid=pid, command=command))
         assert self._armed is not None

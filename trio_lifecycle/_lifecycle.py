@@ -8,7 +8,13 @@ from typing import Final, Unpack
 import trio
 
 from trio_lifecycle._attempt import Attempt
-from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, ConfigOptions, LifecycleConfig
+from trio_lifecycle._checks import limit_of
+from trio_lifecycle._config import (
+    DEFAULT_READY_TIMEOUT_S,
+    ConfigOptions,
+    LifecycleConfig,
+    check_seconds,
+)
 from trio_lifecycle._entry import Entry
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._handle import DaemonHandle
@@ -36,7 +42,8 @@ class DaemonLifecycle:
         config: What the daemon is.
         spawner: Where it runs. Defaults to this machine.
         preflight: Checks that must pass before it is spawned: async callables that raise when
-            something is wrong. They run at once, and all failures are reported together.
+            something is wrong, such as ``FreePort(8080)``. They run at once, each within its own
+            limit, and all failures are reported together.
         observer: A callable that is given each event; see ``trio_lifecycle.abc.Observer``.
         registry: Where the daemon is remembered, so that other programs that use the same registry
             find it, and start no second. Without one, the owned forms keep it to themselves, and
@@ -174,7 +181,7 @@ class DaemonLifecycle:
                     keeper.leave()
         except BaseExceptionGroup as group:
             raise only(group) from None
-        keeper.conclude(outcome)
+        await keeper.conclude(outcome)
 
     async def run(  # noqa: ASYNC114  # a checker can't know the name by itself
         self, *, task_status: trio.TaskStatus[DaemonHandle] = trio.TASK_STATUS_IGNORED
@@ -322,4 +329,5 @@ def _checks(preflight: Iterable[Preflight]) -> tuple[Preflight, ...]:
     for check in checks:
         if not callable(check):
             raise ConfigError("preflight", f"must be a list of async callables, not of {check!r}")
+        check_seconds("check_timeout", limit_of(check))
     return checks

@@ -66,6 +66,18 @@ def boot_id() -> str:
     return read("/proc/sys/kernel/random/boot_id").decode().strip()
 
 
+def available_memory() -> int | None:
+    """Give how many bytes programs can still get without swapping: MemAvailable of proc(5).
+
+    None where that can't be had.
+    """
+    with suppress(*ABSENT):
+        for line in read("/proc/meminfo").splitlines():
+            if line.startswith(b"MemAvailable:"):
+                return int(line.split()[1]) * 1024  # it says kB and means KiB
+    return None
+
+
 def exclusive_lockers(file: os.stat_result) -> list[int]:
     """List the processes that keep a file, or part of it, locked for themselves: proc_locks(5)."""
     place = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 import trio
 from attrs import evolve
 
+from trio_lifecycle._checks import awaited_after
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._entry import Entry, Recorded, recorded_ladder
@@ -16,6 +17,7 @@ from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder
 from trio_lifecycle._polling import next_interval
 from trio_lifecycle._preparation import make_start
 from trio_lifecycle._record_errors import ConfigChangedError
+from trio_lifecycle._recovery import Recovery
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import (
@@ -177,7 +179,11 @@ class Search:
         record, process = recorded
         diary = Diary(record.name, record.instance_id, self._by.observer, State.READY)
         entry = self._entry_of(record)
-        await Stopper(process, ladder, diary, entry).stop()
+        stopper = Stopper(
+            process, ladder, diary, entry, Recovery(awaited_after(self._by.preflight))
+        )
+        await stopper.stop()
+        await stopper.recovered()
 
     def _entry_of(self, record: DaemonRecord) -> Entry:
         assert self._entry is not None

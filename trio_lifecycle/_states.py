@@ -56,7 +56,7 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
         "stopping": State.STOPPING,
         "stopped": State.STOPPED,
     },
-    State.STOPPED: {"failed": State.FAILED},
+    State.STOPPED: {"not_recovered": State.STOPPED, "failed": State.FAILED},
     State.LEFT: {"stopping": State.STOPPING, "stopped": State.STOPPED, "died": State.DEAD},
     State.FAILED: {},
 }

@@ -13,6 +13,7 @@ from trio_lifecycle._diary import Diary
 from trio_lifecycle._errors import LifecycleError, StopError
 from trio_lifecycle._events import Died, ReaperLost, Stopped, Stopping
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder, StopReport
+from trio_lifecycle._recovery import Recovery
 from trio_lifecycle._status import signal_name
 from trio_lifecycle.abc import Process
 
@@ -48,8 +49,11 @@ class Stopper:
         ladder: StopLadder,
         diary: Diary,
         entry: Remembered | None = None,
+        recovery: Recovery | None = None,
     ) -> None:
         self._entry = entry
+        self._recovery = Recovery() if recovery is None else recovery
+        self._gone_at = 0.0
         self._process = process
         self._ladder = self._climbed = ladder
         self._diary = diary
@@ -97,6 +101,19 @@ class Stopper:
             if self._report is None:
                 await self._climb(ladder)
 
+    @property
+    def is_recovering(self) -> bool:
+        """Whether something is still to be waited for, once it is gone."""
+        return not self._recovery.over
+
+    async def recovered(self) -> None:
+        """Wait, once it was stopped, until what it had is free again, or the time for that is up.
+
+        Not shielded: nobody is held by what is only late.
+        """
+        if self._report is not None:
+            await self._recovery.wait(self._process.pid, self._gone_at, self._diary)
+
     async def kill(self) -> StopReport:
         """Send SIGKILL at once, also when a ladder is being climbed."""
         self._patience.cancel()
@@ -124,7 +141,8 @@ class Stopper:
             # A scope serves once, and who gets a StopError may ask again.
             self._patience = trio.CancelScope()
         await self._insist(began)
-        seconds = trio.current_time() - began
+        self._gone_at = trio.current_time()
+        seconds = self._gone_at - began
         report = self._report = StopReport(self._last_rung, self._process.status, seconds)
         self._process.close()
         self._diary.note(

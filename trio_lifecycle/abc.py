@@ -10,7 +10,7 @@ held to.
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import trio
 
@@ -42,6 +42,7 @@ __all__ = [
     "Progress",
     "ReadyMode",
     "RecordChange",
+    "Recovering",
     "Registry",
     "Report",
     "ReservedPort",
@@ -140,7 +141,33 @@ class Preflight(Protocol):
         """Return when all is well; raise with a sentence that says what is not.
 
         All checks of a start run at once, and all failures are reported together in one
-        PreflightError.
+        PreflightError. One that takes longer than the seconds of its attribute ``check_timeout``
+        is cancelled, and has failed. Without that attribute it gets 600 s: it may have another
+        daemon started first, which for a large model takes some 300 s.
+        """
+        ...
+
+
+@runtime_checkable
+class Recovering(Protocol):
+    """A preflight check, besides, of what a daemon gives back late: GPU memory, a port.
+
+    A stop by the daemon's owner waits for that, when the daemon's tree is gone, before it returns;
+    so does a start that has stopped an earlier one. What is not back in time is told by the event
+    NotRecovered, and the stop returns as usual.
+    """
+
+    @property
+    def wait_for_recovery(self) -> float:
+        """Seconds from the end of the daemon that a stop waits at most; 0 is not at all."""
+        ...
+
+    async def recovery(self) -> Preflight:
+        """Look what there is before the spawn, and give the check to ask after the stop.
+
+        Asked when the check itself has passed, within the same ``check_timeout``. What it gives is
+        called again and again: it returns when all is back, and raises with a sentence as long as
+        that is not so. For a daemon that was not started here the check itself serves.
         """
         ...
 

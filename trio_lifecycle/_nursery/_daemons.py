@@ -44,6 +44,8 @@ class DaemonNursery:
         self._places: dict[str, Place] = {}
         # Of a name, not of a place: they stay open when its daemon has died.
         self._sockets: dict[str, PassedSockets] = {}
+        # What daemons of these names had may not be free yet.
+        self._recovering: dict[str, Place] = {}
         self._left = False
         self._stop_errors: list[LifecycleError] = []
 
@@ -128,7 +130,8 @@ class DaemonNursery:
 
         A start that is under way is given up, and who waits for it gets DaemonNotRunningError.
         Several who stop it at once get the same report. Once begun it is finished also when the
-        caller is cancelled. A daemon that was found running is stopped, too.
+        caller is cancelled. A daemon that was found running is stopped, too. What is to recover
+        then is waited for as in ``DaemonHandle.stop``.
 
         Returns:
             How it was stopped; None when none of this name was there, or it was not spawned yet.
@@ -150,7 +153,8 @@ class DaemonNursery:
 
     def _start(self, lifecycle: DaemonLifecycle) -> Place:
         name = lifecycle.config.name
-        place = self._places[name] = Place(lifecycle, self._sockets_for(lifecycle.config))
+        sockets, before = self._sockets_for(lifecycle.config), self._recovering.get(name)
+        place = self._places[name] = Place(lifecycle, sockets, before)
         self._keepers.start_soon(self._keep, place)
         return place
 
@@ -174,6 +178,8 @@ class DaemonNursery:
         place = self._places.get(name)
         if place is not None and place.standing is Standing.GONE:
             del self._places[name]
+            if place.is_recovering:
+                self._recovering[name] = place
             return None
         return place
 
@@ -221,8 +227,23 @@ class DaemonNursery:
             sockets.close()
         self._stop_errors = [place.stop_error for place in stuck if place.stop_error is not None]
 
-    def _conclude(self, outcome: BaseException | None) -> None:
-        """Raise what the block raised, or else why daemons could not be ended."""
+    async def _conclude(self, outcome: BaseException | None) -> None:
+        """Raise what the block raised, or else why daemons could not be ended.
+
+        Before that, what the daemons had is waited for, unless the owner is in a hurry.
+        """
+        try:
+            if self._recovering and (outcome is None or isinstance(outcome, Exception)):
+                async with trio.open_nursery() as nursery:
+                    for place in self._recovering.values():
+                        nursery.start_soon(place.recovered)
+        except trio.Cancelled:
+            # What the block raised leaves as it entered, also when this wait is cut short.
+            self._raise(outcome)
+            raise
+        self._raise(outcome)
+
+    def _raise(self, outcome: BaseException | None) -> None:
         errors = self._stop_errors
         if outcome is not None:
             if isinstance(outcome, Exception):
@@ -268,4 +289,4 @@ async def open_daemon_nursery() -> AsyncIterator[DaemonNursery]:
                 daemons._leave()
     except BaseExceptionGroup as group:
         raise only(group) from None
-    daemons._conclude(outcome)
+    await daemons._conclude(outcome)

@@ -32,17 +32,24 @@ _CRASHED: Final = "a task that serves it has crashed"
 class Place:
     """One attempt to have a daemon up in a nursery, and what became of it.
 
+    Args:
+        lifecycle: What to start.
+        after: The last place of the name, if what its daemon had may not be free yet.
+
     Attributes:
         config: What was started.
         handle: The daemon, once it is up; it stays when that has ended.
         over: Set when all is done for it. It may still be there: one that outlived SIGKILL.
     """
 
-    def __init__(self, lifecycle: DaemonLifecycle, sockets: PassedSockets) -> None:
+    def __init__(
+        self, lifecycle: DaemonLifecycle, sockets: PassedSockets, after: "Place | None" = None
+    ) -> None:
         self.config = lifecycle.config
         self.handle: DaemonHandle | None = None
         self.over = trio.Event()
         self._launch = lifecycle._launch(detached=False, sockets=sockets)
+        self._launch.predecessor = None if after is None else after._launch.stopper
         self._keeper = Keeper(self._launch)
         self._settled = trio.Event()
         self._underway = Underway(lifecycle.config.name)
@@ -93,6 +100,17 @@ class Place:
         assert stopper is not None
         ended = process.ended or process.lost is not None
         return ended or stopper.asked or self._launch.over.is_set()
+
+    @property
+    def is_recovering(self) -> bool:
+        """Whether what its daemon had is still to be waited for."""
+        stopper = self._launch.stopper
+        # A start that has failed is over with its failure.
+        return self.handle is not None and stopper is not None and stopper.is_recovering
+
+    async def recovered(self) -> None:
+        """Wait until what its daemon had is free again, or the time for that is up."""
+        await self._launch.recovered()
 
     def changed(self, config: LifecycleConfig) -> tuple[str, ...]:
         """Name the fields in which it was started otherwise."""

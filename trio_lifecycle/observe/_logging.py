@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from trio_lifecycle._events import ConfigChanged, Died, Event, Failed, Found, Starting
+from trio_lifecycle._events import ConfigChanged, Died, Event, Failed, Found, NotRecovered, Starting
 
 _log: Final = logging.getLogger("trio_lifecycle.events")
 
@@ -13,6 +13,7 @@ _LEVELS: Final[dict[type[Event], int]] = {
     Died: logging.WARNING,
     Failed: logging.WARNING,
     ConfigChanged: logging.WARNING,
+    NotRecovered: logging.WARNING,
 }
 
 
@@ -21,8 +22,8 @@ def log_events(event: Event) -> None:
 
     ``DaemonLifecycle(config, observer=log_events)``.
 
-    A death, a failed start and a daemon of another configuration are warnings, small steps are
-    debug messages, the rest is information.
+    A death, a failed start, a daemon of another configuration and what is not free again after a
+    stop are warnings, small steps are debug messages, the rest is information.
     The record carries the event's facts as ``record.daemon_event``, a dictionary, for formatters
     that want them.
     """

@@ -5,7 +5,6 @@ The kernel's own description is cgroups(7) and "Control Group v2" in its Admin G
 
 import errno
 import os
-import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import Final
 
 from attrs import frozen
 
-from trio_lifecycle._proc import read_about
+from trio_lifecycle._hierarchy import own_group, own_mounts
 
 _PREFIX: Final = "trio-lifecycle-"
 
@@ -23,9 +22,6 @@ _DELEGATE: Final = "run below: systemd-run --user --scope -p Delegate=yes"
 
 # Of a group that is being removed under our eyes: its directory is gone, or only open still.
 _GONE: Final = (errno.ENOENT, errno.ENODEV)
-
-# mountinfo writes space, tab, newline and backslash so: proc_pid_mountinfo(5).
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")
 
 
 class CgroupUnavailable(Exception):  # noqa: N818 - no error of ours yet: who asks makes one of it
@@ -43,48 +39,6 @@ class CgroupUnavailable(Exception):  # noqa: N818 - no error of ours yet: who as
 # --- where ----------------------------------------------------------------------------------------
 
 
-@frozen
-class Mount:
-    """A place where the hierarchy of cgroup v2 can be seen.
-
-    Attributes:
-        root: The group that is seen at the top.
-        point: Where it is mounted.
-    """
-
-    root: str
-    point: Path
-
-    def directory_of(self, group: str) -> Path | None:
-        """Give the directory of a group, such as ``/user.slice``; None if it is not to be seen."""
-        root, parts = self.root.rstrip("/"), group.split("/")
-        if ".." in parts or not f"{group.rstrip('/')}/".startswith(f"{root}/"):
-            return None
-        return self.point / group.removeprefix(root).strip("/")
-
-
-def mounts_in(mountinfo: str) -> list[Mount]:
-    """Find the mounts of cgroup v2 in the text of /proc/self/mountinfo."""
-    found = []
-    for line in mountinfo.splitlines():
-        before, _, after = line.partition(" - ")
-        fields = before.split(" ")
-        if after.split(" ")[0] == "cgroup2" and len(fields) > 4:
-            root, point = (_OCTAL.sub(_character, field) for field in fields[3:5])
-            found.append(Mount(root, Path(point)))
-    return found
-
-
-def _character(found: "re.Match[str]") -> str:
-    return chr(int(found[1], 8))
-
-
-def group_in(memberships: str) -> str | None:
-    """Find the group of cgroup v2 in the text of /proc/self/cgroup."""
-    lines = memberships.splitlines()
-    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), None)
-
-
 def find_parent() -> Path:
     """Find the directory below which this program may make groups: that of its own group.
 
@@ -94,9 +48,7 @@ def find_parent() -> Path:
     Raises:
         CgroupUnavailable: There is none.
     """
-    # Paths are bytes; what is no text of ours comes back from the system as it went in.
-    mounts = mounts_in(os.fsdecode(read_about("self", "mountinfo") or b""))
-    group = group_in(os.fsdecode(read_about("self", "cgroup") or b""))
+    mounts, group = own_mounts(), own_group()
     if not mounts or group is None:
         raise CgroupUnavailable("no cgroup v2 hierarchy is mounted")
     reasons = []

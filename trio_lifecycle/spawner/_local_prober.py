@@ -1,24 +1,14 @@
 """Asking daemons on this machine, and finding the process behind an address."""
 
 import os
-from collections.abc import Iterable
 from typing import Final
 
 import trio
 
 from trio_lifecycle import _loopback_http
+from trio_lifecycle._holders import describe_holder, find_main
 from trio_lifecycle._http import HTTPClient
-from trio_lifecycle._proc import (
-    Stat,
-    all_stats,
-    command_line,
-    has_variable,
-    holds_socket,
-    listeners_at,
-    open_pidfd,
-)
-from trio_lifecycle._requests import OWNER_VARIABLE
-from trio_lifecycle._strays import mark_of
+from trio_lifecycle._proc import all_stats, listeners_at, open_pidfd
 from trio_lifecycle.abc import Answer, Prober, Process
 from trio_lifecycle.spawner._found_process import FoundProcess
 from trio_lifecycle.spawner._unseen_process import UnseenProcess
@@ -66,34 +56,11 @@ class LocalProber(Prober):
 
     def describe_owner(self, host: str, port: int) -> str:
         """Give pid and command."""
-        for listener in listeners_at(host, port):
-            pid = _find_main(listener.inode)
-            if pid is not None:
-                return f"process {pid} ({command_line(pid)})"
-        return "a process that can't be seen from here"
-
-
-def _find_main(inode: int) -> int | None:
-    """Find the process that holds a socket.
-
-    Of several, a server and its workers, the one that the others come from.
-    """
-    holders = {pid: stat for pid, stat in all_stats().items() if holds_socket(pid, inode)}
-    # Who has passed it to his daemon does not answer there himself.
-    for owner in [stat for stat in holders.values() if _owns_one_of(stat, holders)]:
-        del holders[owner.pid]
-    tops = [stat for stat in holders.values() if stat.ppid not in holders]
-    return min(tops, key=lambda stat: stat.start_time).pid if tops else None
-
-
-def _owns_one_of(owner: Stat, holders: Iterable[int]) -> bool:
-    mark = mark_of(owner)
-    others = (pid for pid in holders if pid != owner.pid)
-    return bool(mark) and any(has_variable(pid, OWNER_VARIABLE, mark) for pid in others)
+        return describe_holder(host, port) or "a process that can't be seen from here"
 
 
 def _find_holder(inode: int) -> FoundProcess | None:
-    pid = _find_main(inode)
+    pid = find_main(inode)
     # The first process of the machine, or of a container, is nobody's daemon: it can't be stopped.
     stat = all_stats().get(pid) if pid not in (None, _INIT_PID, os.getpid()) else None
     pidfd = open_pidfd(stat) if stat is not None else None
