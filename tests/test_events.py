@@ -16,6 +16,7 @@ from trio_lifecycle._events import (
     Failed,
     Found,
     Left,
+    NotRecovered,
     Ready,
     ReaperLost,
     RecordStale,
@@ -140,6 +141,18 @@ EVENTS: list[tuple[Event, str, dict[str, object]]] = [
         Said(name="queen", instance_id="a1", time=12.5, pid=7, topic="reloading", text=""),
         "says: reloading",
         {"pid": 7, "topic": "reloading", "text": ""},
+    ),
+    (
+        NotRecovered(
+            name="queen",
+            instance_id="a1",
+            time=12.5,
+            pid=7,
+            problem="port 80 is taken",
+            waited_s=5.0,
+        ),
+        "is gone, but 5.00 s later not all of it is free: port 80 is taken",
+        {"pid": 7, "problem": "port 80 is taken", "waited_s": 5.0},
     ),
     (
         Left(name="queen", instance_id="a1", time=12.5, pid=7),

@@ -88,11 +88,11 @@ IMPURE = {
 PURE_OS = {"PathLike", "fsdecode", "fsencode", "fspath", "path", "pathsep", "sep", "strerror"}
 
 # The only file that may say the name of a library, so that it can be exchanged in one place.
-ONLY_IN = {"httpx": ("_http",), "asyncssh": ("spawner", "_ssh")}
+ONLY_IN = {"httpx": ("_http",), "asyncssh": ("spawner", "_ssh"), "pynvml": ("preflight", "_gpus")}
 # The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.
 OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel")}
 # Costly to import, so imported where they are used.
-LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "hypothesis")
+LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "hypothesis", "pynvml")
 
 Module = tuple[str, ...]
 

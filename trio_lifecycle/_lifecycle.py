@@ -13,7 +13,6 @@ from trio_lifecycle._config import (
     DEFAULT_READY_TIMEOUT_S,
     ConfigOptions,
     LifecycleConfig,
-    check_seconds,
 )
 from trio_lifecycle._entry import Entry
 from trio_lifecycle._errors import ConfigError

@@ -12,6 +12,9 @@ from trio_lifecycle import (
     DaemonHandle,
     DaemonLifecycle,
     Event,
+    FileExists,
+    FreePort,
+    FreeVRAM,
     HealthCheck,
     LifecycleConfig,
     StopLadder,
@@ -63,3 +66,12 @@ async def give_it_to_a_nursery() -> None:
         daemon: DaemonHandle = await nursery.start(worker.run)
         await worker.stop(daemon)
         await worker.force_kill(daemon)
+
+
+async def checked() -> None:
+    """What must be there before the start, and a check that is a plain function."""
+    worker = DaemonLifecycle(
+        LifecycleConfig("llm-worker-rbee", ready_mode=Callback()),
+        preflight=[FileExists("/m"), FreeVRAM(gib=24), FreePort(80), leave_it_running],
+    )
+    assert_type(await worker.ensure_running(), DaemonHandle)

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from attrs import NOTHING, Attribute, AttrsInstance, fields
 
-from trio_lifecycle._config import check_seconds
 from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._seconds import check_seconds
 
 BYTES_PER_GIB: Final = 2**30
 
