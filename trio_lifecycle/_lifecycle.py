@@ -9,11 +9,7 @@ import trio
 
 from trio_lifecycle._attempt import Attempt
 from trio_lifecycle._checks import limit_of
-from trio_lifecycle._config import (
-    DEFAULT_READY_TIMEOUT_S,
-    ConfigOptions,
-    LifecycleConfig,
-)
+from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, ConfigOptions, LifecycleConfig
 from trio_lifecycle._entry import Entry
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._handle import DaemonHandle
@@ -23,6 +19,7 @@ from trio_lifecycle._ladder import StopReport
 from trio_lifecycle._launch import Launch
 from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._search import Collaborators
+from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle.abc import Observer, Preflight, Registry, Spawner
 from trio_lifecycle.ready._callback import Callback
 from trio_lifecycle.ready._health import HealthCheck
