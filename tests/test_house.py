@@ -13,7 +13,7 @@ NAME = "trio_lifecycle"
 
 # Lowest first. A room is a file, or a folder with all that is in it.
 FLOORS: dict[str, tuple[str, ...]] = {
-    "letters": ("_status", "_version"),
+    "letters": ("_status", "_version", "_groups"),
     "words": ("_errors", "_events", "_reports", "_markers"),
     "complaints": ("_record_errors",),
     "rules": (

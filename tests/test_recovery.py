@@ -22,7 +22,7 @@ from trio_lifecycle import (
     open_daemon_nursery,
 )
 from trio_lifecycle.abc import Preflight
-from trio_lifecycle.testing import SimulatedDaemon
+from trio_lifecycle.testing import SimulatedDaemon, run_simulated
 
 
 @define
@@ -288,6 +288,31 @@ async def test_what_the_block_of_a_daemon_nursery_raised_leaves_as_it_entered(
 
     with trio.move_on_after(patience), pytest.raises(KeyError, match="the block's"):
         await own_and_fail()
+
+
+@pytest.mark.parametrize("owner", ["block", "stop", "daemon nursery"])
+def test_ctrl_c_while_it_is_waited_leaves_as_it_is(owner: str) -> None:
+    async def interrupt() -> None:
+        await trio.sleep(3.0)
+        signal.raise_signal(signal.SIGINT)
+
+    async def main() -> None:
+        lifecycle = household(late=99.0, wait=50.0)[3]
+        # It is protected from Ctrl-C, so that the main task gets it.
+        trio.lowlevel.spawn_system_task(interrupt)
+        try:
+            if owner == "daemon nursery":
+                async with open_daemon_nursery() as daemons:
+                    await daemons.ensure_running(lifecycle)
+            else:
+                async with lifecycle.running() as daemon:
+                    if owner == "stop":
+                        await daemon.stop()
+        finally:
+            assert 3.0 == passed(0.0)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_simulated(main)
 
 
 @in_simulated_time

@@ -177,13 +177,3 @@ def _died(name: str, process: Process, lived_s: float, tail: str) -> DaemonDiedE
     if process.lost is not None:
         return ReaperLostError(name, process.status, lived_s, tail, process.lost)
     return DaemonDiedError(name, process.status, lived_s, tail)
-
-
-def only(error: BaseException) -> BaseException:
-    """Take a single error out of the groups that nurseries around a keeper made of it.
-
-    It is Ctrl-C while the keeper was at work, or what a plug-in's own task raised.
-    """
-    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-        error = error.exceptions[0]
-    return error

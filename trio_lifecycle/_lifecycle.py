@@ -12,8 +12,9 @@ from trio_lifecycle._checks import limit_of
 from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, ConfigOptions, LifecycleConfig
 from trio_lifecycle._entry import Entry
 from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._groups import only
 from trio_lifecycle._handle import DaemonHandle
-from trio_lifecycle._keeper import Keeper, only
+from trio_lifecycle._keeper import Keeper
 from trio_lifecycle._known import Known
 from trio_lifecycle._ladder import StopReport
 from trio_lifecycle._launch import Launch

@@ -8,6 +8,7 @@ import trio
 from trio_lifecycle._checks import Awaited, find_problem
 from trio_lifecycle._diary import Diary
 from trio_lifecycle._events import NotRecovered
+from trio_lifecycle._groups import only
 from trio_lifecycle._polling import next_interval
 
 # A look at a GPU costs a millisecond or two in a thread.
@@ -40,9 +41,12 @@ class Recovery:
         """
         if self.over:
             return
-        async with self._turn, trio.open_nursery() as nursery:
-            for awaited in self._awaited:
-                nursery.start_soon(self._wait_for, awaited, pid, gone_at, diary)
+        try:
+            async with self._turn, trio.open_nursery() as nursery:
+                for awaited in self._awaited:
+                    nursery.start_soon(self._wait_for, awaited, pid, gone_at, diary)
+        except BaseExceptionGroup as group:
+            raise only(group) from None
 
     @trio.lowlevel.enable_ki_protection
     async def _wait_for(

@@ -14,8 +14,8 @@ import trio
 
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._errors import ConfigError, LifecycleError
+from trio_lifecycle._groups import only
 from trio_lifecycle._handle import DaemonHandle
-from trio_lifecycle._keeper import only
 from trio_lifecycle._ladder import StopReport
 from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._nursery._place import Place
@@ -234,14 +234,20 @@ class DaemonNursery:
         """
         try:
             if self._recovering and (outcome is None or isinstance(outcome, Exception)):
-                async with trio.open_nursery() as nursery:
-                    for place in self._recovering.values():
-                        nursery.start_soon(place.recovered)
+                await self._recovered()
         except trio.Cancelled:
             # What the block raised leaves as it entered, also when this wait is cut short.
             self._raise(outcome)
             raise
         self._raise(outcome)
+
+    async def _recovered(self) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                for place in self._recovering.values():
+                    nursery.start_soon(place.recovered)
+        except BaseExceptionGroup as group:
+            raise only(group) from None
 
     def _raise(self, outcome: BaseException | None) -> None:
         errors = self._stop_errors

@@ -90,6 +90,6 @@ def _reason(error: OSError) -> str:
     """Say what the first address gave; Trio makes a group of what all of them did."""
     cause = error.__cause__
     first = cause.exceptions[0] if isinstance(cause, BaseExceptionGroup) else cause or error
-    number = getattr(first, "errno", None)
-    is_name = isinstance(first, OSError) and not isinstance(number, int)
-    return str(first) if is_name or number is None or number < 0 else os.strerror(number)
+    number = getattr(first, "errno", None) or 0
+    # Those of a resolver are negative, and strerror(3) does not know them.
+    return os.strerror(number) if number > 0 else getattr(first, "strerror", None) or str(first)
