@@ -11,17 +11,11 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trio_lifecycle._output import (
-    LINES_KEPT_FOR_A_READER,
-    READ_BYTES,
-    FileOutput,
-    FileReader,
-    LineReader,
-    Lines,
-    Tail,
-    read_end,
-    read_from,
-)
+from trio_lifecycle._output import FileOutput
+from trio_lifecycle._output._file import READ_BYTES, FileReader
+from trio_lifecycle._output._lines import LINES_KEPT_FOR_A_READER, LineReader, Lines
+from trio_lifecycle._output._opening import read_end, read_from
+from trio_lifecycle._output._tail import Tail
 from trio_lifecycle.abc import Process
 
 

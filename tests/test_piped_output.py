@@ -15,7 +15,8 @@ import trio
 import trio.testing
 
 from trio_lifecycle._destination import Output
-from trio_lifecycle._output import Destination, PipedOutput, open_log
+from trio_lifecycle._output import PipedOutput, open_log
+from trio_lifecycle._output._sink import Destination
 from trio_lifecycle.abc import Process
 
 NOBODY = cast("Process", None)

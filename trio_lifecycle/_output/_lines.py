@@ -1,0 +1,76 @@
+"""Lines on their way to those who read them, each at its own pace."""
+
+import weakref
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+import trio
+
+# Lines that a reader of `lines()` may be behind before it loses the oldest.
+LINES_KEPT_FOR_A_READER: Final = 10_000
+
+
+class Lines:
+    """Gives lines to any number of readers, each at its own pace."""
+
+    def __init__(self) -> None:
+        # A reader that is dropped in the middle of a loop needs no closing: it is forgotten with
+        # its last reference.
+        self._readers: weakref.WeakSet[LineReader] = weakref.WeakSet()
+        self._closed = False
+
+    @property
+    def wanted(self) -> bool:
+        """True while somebody reads."""
+        return len(self._readers) > 0
+
+    def feed(self, lines: list[str]) -> None:
+        """Give lines to whoever reads now."""
+        for reader in self._readers:
+            reader.feed(lines)
+
+    def close(self) -> None:
+        """Say that there will be no more."""
+        self._closed = True
+        for reader in self._readers:
+            reader.close()
+
+    def read(self) -> "LineReader":
+        """Give the lines that come from now on."""
+        reader = LineReader()
+        if self._closed:
+            reader.close()
+        self._readers.add(reader)
+        return reader
+
+
+class LineReader(AsyncIterator[str]):
+    """Lines on their way to one reader; the oldest go when it is too slow."""
+
+    def __init__(self) -> None:
+        self._lines: deque[str] = deque(maxlen=LINES_KEPT_FOR_A_READER)
+        self._news = trio.Event()
+        self._closed = False
+
+    def feed(self, lines: list[str]) -> None:
+        """Take lines."""
+        if lines:
+            self._lines.extend(lines)
+            self._news.set()
+
+    def close(self) -> None:
+        """Take no more."""
+        self._closed = True
+        self._news.set()
+
+    async def __anext__(self) -> str:
+        await trio.lowlevel.checkpoint()
+        while not self._lines:
+            if self._closed:
+                raise StopAsyncIteration
+            # Only a used one is replaced: another task may wait for it.
+            if self._news.is_set():
+                self._news = trio.Event()
+            await self._news.wait()
+        return self._lines.popleft()
