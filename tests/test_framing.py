@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from trio_lifecycle._framing import LONGEST_LINE_BYTES, LineFramer
+from trio_lifecycle._framing import CUT_MARK, LONGEST_LINE_BYTES, ByteFramer, LineFramer
 
 # Few different bytes, so that endings, bounds and halves of characters meet often.
 BYTES = st.lists(
@@ -58,20 +58,56 @@ def test_short_lines_are_those_that_splitting_at_newlines_gives(text: str, cuts:
 def test_no_line_is_over_the_bound_and_no_byte_but_endings_is_lost(
     data: bytes, cuts: list[int], longest: int
 ) -> None:
-    lines = lines_of(cut(data, cuts), longest)
+    lines = [line.removesuffix(CUT_MARK) for line in lines_of(cut(data, cuts), longest)]
     assert all(len(line) <= longest for line in lines)
     assert data.replace(b"\r\n", b"\n").replace(b"\n", b"").decode() == "".join(lines)
 
 
-def test_a_line_over_the_bound_comes_in_parts() -> None:
-    assert ["abcd", "efgh", "i", "next"] == lines_of([b"abcdefghi\nnext\n"], 4)
+@given(BYTES, st.lists(st.integers(0, 1000)), LONGEST)
+def test_lines_put_together_again_at_their_marks_are_the_bytes_that_came(
+    data: bytes, cuts: list[int], longest: int
+) -> None:
+    framer = ByteFramer(longest)
+    lines = [line for chunk in cut(data, cuts) for line in framer.feed(chunk)]
+    whole = b"".join(line + b"\n" for line in lines)
+    joined = whole.replace(CUT_MARK.encode() + b"\n", b"") + framer_rest(framer)
+    assert data == joined
+
+
+def framer_rest(framer: ByteFramer) -> bytes:
+    """What a framer gives at its end, put together."""
+    return b"".join(line.removesuffix(CUT_MARK.encode()) for line in framer.close())
+
+
+def test_a_line_over_the_bound_comes_in_parts_of_which_all_but_the_last_say_so() -> None:
+    parts = ["abcd [...]", "efgh [...]", "i", "next"]
+    assert parts == lines_of([b"abcdefghi\nnext\n"], 4)
 
 
 def test_a_line_without_an_end_comes_in_parts_as_it_grows() -> None:
     framer = LineFramer(4)
     assert [] == framer.feed(b"abcd")
-    assert ["abcd"] == framer.feed(b"e")
+    assert ["abcd [...]"] == framer.feed(b"e")
     assert ["e"] == framer.close()
+
+
+@pytest.mark.parametrize("text", ["aéb", "abé", "a€b", "😀b", "a😀"], ids=ascii)
+def test_a_line_is_cut_between_characters(text: str) -> None:
+    (part, *_) = parts = lines_of([text.encode() * 3 + b"\n"], 4)
+    assert text * 3 == "".join(line.removesuffix(CUT_MARK) for line in parts)
+    assert part.endswith(CUT_MARK)
+
+
+def test_bytes_that_begin_no_character_are_cut_at_the_bound() -> None:
+    assert ["\\x80" * 4 + " [...]", "\\x80"] == lines_of([b"\x80" * 5], 4)
+
+
+def test_a_framer_of_bytes_keeps_all_but_the_newline() -> None:
+    framer = ByteFramer(4)
+    assert [b"a\xff\r", b"abcd\r", b"abcd [...]", b"e\r"] == framer.feed(
+        b"a\xff\r\nabcd\r\nabcde\r\nrest"
+    )
+    assert [b"rest"] == framer.close()
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n"])
@@ -89,8 +125,8 @@ def test_a_carriage_return_before_the_newline_is_dropped_when_it_came_in_another
         (b"a\rb\n", ["a\rb"]),
         (b"a\r\r\n", ["a\r"]),
         (b"50%\r", ["50%\r"]),
-        (b"abc\rX\n", ["abc\r", "X"]),
-        (b"abcd\r", ["abcd", "\r"]),
+        (b"abc\rX\n", ["abc\r [...]", "X"]),
+        (b"abcd\r", ["abcd [...]", "\r"]),
     ],
     ids=repr,
 )
