@@ -2,6 +2,7 @@
 
 import math
 import pickle
+import re
 import signal
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,7 @@ from trio_lifecycle import (
     StopLadder,
 )
 from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S
+from trio_lifecycle._fingerprint import differences
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER
 from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle.abc import ArmedReady, ReadyMode, Start
@@ -229,6 +231,7 @@ def full() -> LifecycleConfig:
         "bin/queen",
         args=["--port", FREE_PORT],
         env={"TOKEN": SECRET, "GONE": None},
+        secret_env={"KEY": SECRET},
         working_dir="/w",
         ready_mode=HealthCheck(f"http://127.0.0.1:{FREE_PORT}/"),
         ready_timeout=5,
@@ -249,6 +252,7 @@ OTHERS: dict[str, Any] = {
     "binary_name": "x",
     "args": [],
     "env": {"TOKEN": "other", "GONE": None},
+    "secret_env": {"KEY": "another key"},
     "working_dir": None,
     "ready_mode": Manual(),
     "ready_timeout": 6,
@@ -353,3 +357,47 @@ def test_a_value_of_the_environment_is_in_no_error(env: object) -> None:
 def test_an_argument_is_in_no_error(arg: object) -> None:
     error = problem_of(args=[arg])
     assert SECRET not in f"{error} {error!r} {error.__cause__} {error.__context__}"
+
+
+# --- secret_env -----------------------------------------------------------------------------------
+
+
+def test_a_secret_variable_is_no_other_than_one_of_env_but_for_what_is_shown() -> None:
+    made = config(secret_env={"A": "hunter22", "B": f"x:{FREE_PORT}"})
+    assert {"A": "hunter22", "B": f"x:{FREE_PORT}"} == made.secret_env
+    assert {FREE_PORT} == made.markers
+
+
+def test_a_secret_is_in_no_repr_wherever_else_it_stands() -> None:
+    made = config(secret_env={"A": SECRET}, args=["--key", SECRET], name=f"q-{SECRET}")
+    assert SECRET not in repr(made)
+    assert "args=('--key', '***')" in repr(made)
+    assert "secret_env={'A': ...}" in repr(made)
+
+
+@pytest.mark.parametrize(
+    ("env", "problem"),
+    [
+        ({"KEY": ""}, r"secret_env\['KEY'\]: is empty"),
+        ({"KEY": " \n"}, r"secret_env\['KEY'\]: is empty"),
+        ({"KEY": None}, r"secret_env\['KEY'\]: must be a string or path, not NoneType"),
+        ({"KEY": f"{SECRET}\0"}, r"secret_env\['KEY'\]: contains a NUL"),
+        ({"KEY": SECRET.encode()}, r"secret_env\['KEY'\]: must be a string or path, not bytes"),
+        ({f"KEY={SECRET}": "x"}, r"secret_env: 'KEY=...' can't be the name of a variable"),
+        ({"": SECRET}, r"secret_env: '' can't be the name of a variable"),
+        ({"KEY": f"{SECRET}{CALLBACK_URL}"}, "secret_env: CALLBACK_URL has no value under"),
+        ({"TWICE": SECRET}, "secret_env: 'TWICE' is in env, too; give it in one of them"),
+        ([SECRET], "secret_env: must be a mapping such as"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_can_be_no_secret_is_refused_without_being_repeated(env: object, problem: str) -> None:
+    error = problem_of(env={"TWICE": "x"}, secret_env=env)
+    assert re.match(problem, str(error))
+    assert SECRET not in f"{error} {error!r} {error.args} {error.__cause__} {error.__context__}"
+
+
+def test_another_secret_is_another_configuration_and_only_a_digest_says_so() -> None:
+    one, two = (config(secret_env={"KEY": value}).fingerprint for value in (SECRET, "other"))
+    assert ("secret_env",) == differences(one, two)
+    assert SECRET not in one

@@ -71,7 +71,7 @@ COMPLAINT = "the output of queen can't be passed on any more"
 
 
 def pass_on(to: Any, *chunks: bytes) -> Destination:
-    destination = Destination("queen", Output(to=to).to)
+    destination = Destination("queen", Output(to=to))
     for chunk in chunks:
         destination.feed(chunk)
     return destination
@@ -166,7 +166,7 @@ def test_a_callable_that_raises_is_logged_once_and_gets_no_more(
         got.append(line)
         raise ValueError("no more, please")
 
-    destination = Destination("queen", take)
+    destination = Destination("queen", Output(to=take))
     destination.feed_lines(["a", "b"])
     destination.feed_lines(["c"])
     assert ["a"] == got

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from trio_lifecycle._attach import attach
 from trio_lifecycle._binary import find_binary
 from trio_lifecycle._config import LifecycleConfig
-from trio_lifecycle._destination import Output
+from trio_lifecycle._destination import Output, Rotate
 from trio_lifecycle._errors import (
     BinaryNotFoundError,
     ConfigError,
@@ -138,6 +138,7 @@ __all__ = [
     "ReaperLostError",
     "RecordStale",
     "RegistryError",
+    "Rotate",
     "SQLiteRegistry",
     "Said",
     "SpawnError",

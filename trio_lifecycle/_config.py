@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypedDict, get_args
 
-from attrs import Attribute, Factory, field, frozen
+from attrs import Attribute, Factory, field, fields, frozen
 
 from trio_lifecycle._clocks import MOST_EXTENSIONS
 from trio_lifecycle._destination import Output
@@ -19,6 +19,7 @@ from trio_lifecycle._listen_socket import ListenSocket, read_listen
 from trio_lifecycle._markers import FREE_PORT, Marker, has_stray_nul, markers_in, show
 from trio_lifecycle._names import check_name
 from trio_lifecycle._seconds import check_seconds
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle.abc import ReadyMode
 
 # Most services are up in under 3 s; the slowest of fifty that were tried needed 19 s.
@@ -73,23 +74,40 @@ def _args(args: Sequence["str | os.PathLike[str]"]) -> tuple[str, ...]:
     return tuple(_text(f"args[{index}]", arg) for index, arg in enumerate(value))
 
 
-def _env(env: Mapping[str, "str | os.PathLike[str] | None"]) -> Mapping[str, str | None]:
-    value: object = env
+def _variables(name: str, value: object) -> Mapping[str, object]:
+    """Check the names of variables."""
     if not isinstance(value, Mapping):
         raise ConfigError(
-            "env", f'must be a mapping such as {{"KEY": "value"}}, not {type(value).__name__}'
+            name, f'must be a mapping such as {{"KEY": "value"}}, not {type(value).__name__}'
         )
     for key in value:
         if not isinstance(key, str) or not key or "\0" in key or not _is_encodable(key):
-            raise ConfigError("env", f"{key!r} can't be the name of a variable")
+            raise ConfigError(name, f"{key!r} can't be the name of a variable")
         if "=" in key:
             # What follows is a value that slipped into the name, and may be secret.
             raise ConfigError(
-                "env", f"{key.partition('=')[0] + '=...'!r} can't be the name of a variable"
+                name, f"{key.partition('=')[0] + '=...'!r} can't be the name of a variable"
             )
+    return value
+
+
+def _env(env: Mapping[str, "str | os.PathLike[str] | None"]) -> Mapping[str, str | None]:
+    given = _variables("env", env)
     return Environment(
-        {key: None if text is None else _text(f"env[{key!r}]", text) for key, text in value.items()}
+        {key: None if text is None else _text(f"env[{key!r}]", text) for key, text in given.items()}
     )
+
+
+def _secret_env(env: Mapping[str, str]) -> Mapping[str, str | None]:
+    given = _variables("secret_env", env)
+    return Environment({key: _secret(f"secret_env[{key!r}]", text) for key, text in given.items()})
+
+
+def _secret(name: str, value: object) -> str:
+    text = _text(name, value)
+    if not text.strip():
+        raise ConfigError(name, "is empty, as of a file or variable that was not filled")
+    return text
 
 
 def _directory(directory: "str | os.PathLike[str] | None") -> Path | None:
@@ -172,6 +190,7 @@ class ConfigOptions(TypedDict, total=False):
     """Fields of ``LifecycleConfig`` that ``with_health_check`` and ``with_callback`` pass on."""
 
     env: Mapping[str, "str | os.PathLike[str] | None"]
+    secret_env: Mapping[str, str]
     working_dir: "str | os.PathLike[str] | None"
     detach: bool
     name: str
@@ -200,6 +219,11 @@ class LifecycleConfig:
         args: Its arguments, each a string or path of its own; there is no shell.
         env: Variables added to the inherited environment; None as a value removes one. Values show
             in no ``repr``.
+        secret_env: Variables like those of ``env`` whose values are secrets: each line of them that
+            has 4 characters or more is shown as ``***`` in all that this package says or passes on
+            of the daemon, such as errors, events, ``output_tail``, ``lines()`` and ``output.to``.
+            Not found is what the daemon writes otherwise, URL-quoted or as base64, say, and a file
+            that a detached daemon writes itself stays as it is.
         working_dir: Where it runs. Defaults to the directory of this program.
         ready_mode: When it counts as ready, such as ``HealthCheck("http://...")``.
         ready_timeout: Seconds from the spawn in which it must become ready. Defaults to 30. Too
@@ -248,6 +272,7 @@ class LifecycleConfig:
     binary_name: str = field(converter=_binary_name)
     args: tuple[str, ...] = field(default=(), converter=_args, kw_only=True)
     env: Mapping[str, str | None] = field(factory=dict, converter=_env, kw_only=True)
+    secret_env: Mapping[str, str | None] = field(factory=dict, converter=_secret_env, kw_only=True)
     working_dir: Path | None = field(default=None, converter=_directory, kw_only=True)
     ready_mode: ReadyMode = field(validator=_is_ready_mode, kw_only=True)
     ready_timeout: float = field(
@@ -276,19 +301,27 @@ class LifecycleConfig:
         default=None, converter=_max_ready_timeout, kw_only=True
     )
 
+    def __repr__(self) -> str:
+        facts = [f"{each.name}={getattr(self, each.name)!r}" for each in fields(type(self))]
+        # What is secret may stand in an argument or a URL, too.
+        return Secrets(self.secrets).blot_out(f"{type(self).__name__}({', '.join(facts)})")
+
     def __attrs_post_init__(self) -> None:
+        if twice := self.env.keys() & self.secret_env.keys():
+            name = min(twice)
+            raise ConfigError("secret_env", f"{name!r} is in env, too; give it in one of them")
         unfilled = self.markers - {FREE_PORT} - self.ready_mode.markers
         if unfilled:
             names = ", ".join(sorted(marker.name for marker in unfilled))
             places = {
                 "args": self.args,
-                "env": self._env_values,
+                "env": _values(self.env),
+                "secret_env": self.secrets,
                 "ready_mode": self.ready_mode.texts,
             }
             place = next(name for name, texts in places.items() if unfilled & markers_in(texts))
-            raise ConfigError(
-                place, f"{names} has no value under {self.ready_mode!r}; use Callback()"
-            )
+            mode = Secrets(self.secrets).blot_out(repr(self.ready_mode))
+            raise ConfigError(place, f"{names} has no value under {mode}; use Callback()")
         interval = self.ready_mode.longest_interval_s
         if interval > self.ready_timeout:
             raise ConfigError(
@@ -306,11 +339,12 @@ class LifecycleConfig:
     @property
     def texts(self) -> tuple[str, ...]:
         """Every text in which markers may stand."""
-        return self.args + self._env_values + self.ready_mode.texts
+        return self.args + _values(self.env) + self.secrets + self.ready_mode.texts
 
     @property
-    def _env_values(self) -> tuple[str, ...]:
-        return tuple(value for value in self.env.values() if value is not None)
+    def secrets(self) -> tuple[str, ...]:
+        """The values of ``secret_env``."""
+        return _values(self.secret_env)
 
     @property
     def markers(self) -> frozenset[Marker]:
@@ -330,6 +364,7 @@ class LifecycleConfig:
                 "search_path": [str(directory) for directory in self.search_path],
                 "args": self.args,
                 "env": sorted(self.env.items()),
+                "secret_env": sorted(self.secret_env.items()),
                 "working_dir": None if self.working_dir is None else str(self.working_dir),
                 "ready_mode": mode,
                 "limits": sorted(self.limits.items()),
@@ -352,3 +387,7 @@ class LifecycleConfig:
     def longest_claim_s(self) -> float:
         """How long a claim is waited for, in seconds."""
         return self.claim_timeout or self.ready_timeout + CLAIM_MARGIN_S
+
+
+def _values(env: Mapping[str, str | None]) -> tuple[str, ...]:
+    return tuple(value for value in env.values() if value is not None)

@@ -3,14 +3,16 @@
 import copy
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import trio
 
 from trio_lifecycle._errors import ConfigError, DaemonStateUnknownError
+from trio_lifecycle._framing import CUT_MARK, LONGEST_LINE_BYTES
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._ladder import StopLadder, StopReport
 from trio_lifecycle._liveness import Liveness
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._status import describe_status
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import Process, Report
@@ -63,8 +65,12 @@ class DaemonHandle:
 
     def __repr__(self) -> str:
         ended = f", {describe_status(self._process.status)}" if self._process.ended else ""
-        where = "" if self.url is None else f" at {self.url}"
+        where = "" if self.url is None else f" at {self._shown_url}"
         return f"<DaemonHandle {self.name} {self.origin} {self.pid}{where}{ended}>"
+
+    @property
+    def _shown_url(self) -> str:
+        return Secrets(self._secrets).blot_out(str(self.url))
 
     @property
     def pid(self) -> int | None:
@@ -195,28 +201,37 @@ class DaemonHandle:
         if self._process.pid is None:
             raise DaemonStateUnknownError(
                 self.name,
-                f"it answers at {self.url}, but its process can't be found from here, "
+                f"it answers at {self._shown_url}, but its process can't be found from here, "
                 "so nothing was sent",
             )
 
 
 def show_tail(process: Process, secrets: tuple[str, ...]) -> str:
     """Give the end of a process's output for people: decoded, secrets blotted out."""
-    return _blot_out(process.output_tail().decode(errors="backslashreplace"), secrets)
+    known = Secrets(secrets)
+    tail = known.blot_out_tail(process.output_tail())
+    return known.blot_out(tail.decode(errors="backslashreplace"))
 
 
 class _Blotted(AsyncIterator[str]):
-    """Lines without secrets."""
+    """Lines without secrets, also where one stands in two parts of a line over the bound."""
 
     def __init__(self, lines: AsyncIterator[str], secrets: tuple[str, ...]) -> None:
         self._lines = lines
-        self._secrets = secrets
+        self._blotter = Secrets(secrets).text_blotter()
 
     async def __anext__(self) -> str:
-        return _blot_out(await anext(self._lines), self._secrets)
+        try:
+            line = await anext(self._lines)
+        except StopAsyncIteration:
+            if rest := self._blotter.close():
+                return rest
+            raise
+        if len(line) < _SHORTEST_PART or not line.endswith(CUT_MARK):
+            return self._blotter.feed(line) + self._blotter.close()
+        # What may be the beginning of a secret comes with the next part.
+        return self._blotter.feed(line.removesuffix(CUT_MARK)) + CUT_MARK
 
 
-def _blot_out(text: str, secrets: tuple[str, ...]) -> str:
-    for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
+# In characters, of which each is at most four bytes.
+_SHORTEST_PART: Final = LONGEST_LINE_BYTES // 4

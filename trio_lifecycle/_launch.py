@@ -31,6 +31,7 @@ from trio_lifecycle._ready_wait import ReadyWait
 from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle._recovery import Recovery
 from trio_lifecycle._search import Adoptee, Collaborators, Search
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle._taken_port import tells_of_taken_port
@@ -80,7 +81,8 @@ class Launch:
     def _begin(self) -> None:
         """Begin one instance: nothing of an earlier one is left."""
         self.instance_id = os.urandom(16).hex()
-        self.diary = Diary(self.config.name, self.instance_id, self._by.observer)
+        secrets, observer = Secrets(self.config.secrets), self._by.observer
+        self.diary = Diary(self.config.name, self.instance_id, observer, secrets=secrets)
         self.process, self.stopper = None, None
         self._recovery = Recovery()
         self.over = trio.Event()
@@ -122,6 +124,7 @@ class Launch:
             self.sockets.close()
 
     def _note_failure(self, error: BaseException) -> None:
+        Secrets(self._secrets).blot_out_error(error)
         # A StopError leaves the state at "stopping": the process is still there.
         if self.diary.state in (State.LOOKING, State.PREPARING, State.STOPPED):
             expected = isinstance(error, LifecycleError)
@@ -371,6 +374,10 @@ class Launch:
                 # Somebody's plug-in; the daemon itself is well.
                 _log.exception("%s is heard no longer: its ready mode failed", self.config.name)
 
+    @property
+    def _secrets(self) -> tuple[str, ...]:
+        return self.config.secrets + (self._armed.secrets if self._armed else ())
+
     def _hand_out(self, origin: Origin, report: Report, ready_after_s: float) -> DaemonHandle:
         assert self.process is not None
         assert self.stopper is not None
@@ -382,7 +389,7 @@ class Launch:
             self.stopper,
             report,
             ready_after_s,
-            self._armed.secrets if self._armed else (),
+            self._secrets,
             self._asker(report.port).ask,
         )
         return self._handle

@@ -19,6 +19,7 @@ from trio_lifecycle._known import Known
 from trio_lifecycle._ladder import StopReport
 from trio_lifecycle._launch import Launch
 from trio_lifecycle._passed_sockets import PassedSockets
+from trio_lifecycle._preparation import insist_on_plain_output
 from trio_lifecycle._search import Collaborators
 from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle.abc import Observer, Preflight, Registry, Spawner
@@ -205,7 +206,8 @@ class DaemonLifecycle:
         are cancelled. Needs ``detach=True``.
 
         Raises:
-            ConfigError: The daemon is not detached; its start asks for itself; or the lifecycle is
+            ConfigError: The daemon is not detached; its output is to have timestamps, a prefix or a
+                rotation, which nobody could give it; its start asks for itself; or the lifecycle is
                 used by another ``trio.run()`` that goes on, in a thread.
             DaemonStateUnknownError: It is alive but has not answered for ``ready_timeout``, or it
                 can't be told whether it lives; nothing was started.
@@ -219,6 +221,7 @@ class DaemonLifecycle:
                 "'nursery.start(lifecycle.run)', a daemon nursery (open_daemon_nursery()); "
                 "or say detach=True to leave it running",
             )
+        insist_on_plain_output(self.config)
         self._insist_on_this_run()
         if self._attempt is None and self._known is not None:
             handle = await self._known.find_at_once()

@@ -77,6 +77,21 @@ def _reason(error: CannotListenError, prober: Prober) -> str:
     return error.detail
 
 
+def insist_on_plain_output(config: LifecycleConfig) -> None:
+    """Refuse what this program would have to do to the output of a daemon that outlives it.
+
+    Raises:
+        ConfigError: That is wanted.
+    """
+    for name in ("timestamps", "prefix", "rotate"):
+        if getattr(config.output, name):
+            raise ConfigError(
+                f"output.{name}",
+                f"{config.name} is to outlive this program, so it writes its file itself, just as "
+                f"it is: leave out {name}, or own it, as by 'async with lifecycle.running()'",
+            )
+
+
 def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
     """Say where the output of a daemon goes that outlives this program; older logs make room.
 
@@ -166,7 +181,8 @@ def make_request(
     if both:
         problem = f"descriptor {min(both)} of the daemon is a socket of listen; choose another"
         raise ConfigError("ready_mode", problem)
-    env = {key: None if value is None else fill(value, values) for key, value in config.env.items()}
+    given = {**config.env, **config.secret_env}
+    env = {key: None if value is None else fill(value, values) for key, value in given.items()}
     return SpawnRequest(
         name=config.name,
         instance_id=instance_id,
@@ -191,6 +207,7 @@ def make_request(
         gated=gated,
         descriptors={**sockets.descriptors, **armed.descriptors},
         pid_variable=PID_VARIABLE if sockets.wanted else None,
+        secrets=tuple(env[key] or "" for key in config.secret_env),
     )
 
 

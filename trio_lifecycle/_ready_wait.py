@@ -105,7 +105,7 @@ class ReadyWait:
             except Exception as error:
                 failure = error
         waited_s = trio.current_time() - began
-        tail = show_tail(process, armed.secrets)
+        tail = show_tail(process, self._config.secrets + armed.secrets)
         if process.lost is not None:
             stopper.note_death()
             raise ReaperLostError(self._config.name, None, 0.0, tail, process.lost)

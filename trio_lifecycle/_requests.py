@@ -62,6 +62,7 @@ class SpawnRequest:
             blocking there as it is here: both are one.
         pid_variable: A variable for the daemon's own process number, which nobody knows before;
             None for none.
+        secrets: Texts that must stand in no message, nor in what is passed on to ``output.to``.
 
     Raises:
         ConfigError: A descriptor is to have a number that can't be given.
@@ -83,3 +84,4 @@ class SpawnRequest:
     gated: bool = False
     descriptors: Mapping[int, int] = field(factory=dict, converter=_descriptors)
     pid_variable: str | None = None
+    secrets: tuple[str, ...] = field(default=(), repr=False)

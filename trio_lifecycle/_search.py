@@ -18,6 +18,7 @@ from trio_lifecycle._polling import next_interval
 from trio_lifecycle._preparation import make_start
 from trio_lifecycle._record_errors import ConfigChangedError
 from trio_lifecycle._recovery import Recovery
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import (
@@ -305,5 +306,6 @@ async def await_answer(
             waited = trio.current_time() - began
             await trio.sleep(next_interval(waited, _LOOK_INTERVAL_S))
         return None
-    problem = f"process {process.pid} is alive, but {armed.last_seen}"
+    seen = Secrets(config.secrets).blot_out(armed.last_seen)
+    problem = f"process {process.pid} is alive, but {seen}"
     raise DaemonStateUnknownError(config.name, f"{problem}; {NOTHING_STARTED}")

@@ -1,7 +1,7 @@
 """Output that comes through a pipe."""
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -12,6 +12,7 @@ from trio_lifecycle._framing import LineFramer
 from trio_lifecycle._output._lines import Lines
 from trio_lifecycle._output._sink import Destination
 from trio_lifecycle._output._tail import Tail
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle.abc import Process
 
 # As much as a pipe holds by default (pipe(7)), so that one read empties it.
@@ -23,11 +24,26 @@ _MOST_TAKEN_BYTES: Final = 1_048_576
 
 
 class PipedOutput:
-    """Takes a daemon's output from a pipe, so that it never waits, and gives it to who wants it."""
+    """Takes a daemon's output from a pipe, so that it never waits, and gives it to who wants it.
 
-    def __init__(self, name: str, output: Output, read_end: int) -> None:
+    Args:
+        name: The daemon's name.
+        output: Who wants it.
+        read_end: The pipe.
+        secrets: What nobody gets.
+
+    Raises:
+        OSError: The file that it is to go to can't be opened.
+    """
+
+    def __init__(
+        self, name: str, output: Output, read_end: int, secrets: Iterable[str] = ()
+    ) -> None:
         self._fd = read_end
-        self._destination = Destination(name, output.to)
+        known = Secrets(secrets)
+        # Before it is cut into lines or to a tail, which could cut a secret.
+        self._blotter = known.bytes_blotter() if known else None
+        self._destination = Destination(name, output)
         self._tail = Tail(output.tail_bytes)
         self._framer = LineFramer()
         self._lines = Lines()
@@ -49,7 +65,7 @@ class PipedOutput:
                     await trio.lowlevel.checkpoint()
                 else:
                     break
-        self._finish()
+        self.finish()
 
     def take_rest(self) -> None:
         """Take in what is in the pipe now.
@@ -75,7 +91,17 @@ class PipedOutput:
             trio.lowlevel.notify_closing(self._fd)
             os.close(self._fd)
             self._fd = -1
-        self._finish()
+        self.finish()
+
+    def finish(self) -> None:
+        """Give what is unfinished to who wants it: there will be no more.
+
+        Calling it again is fine.
+        """
+        self._take(b"", is_last=True)
+        self._pass_on(self._framer.close())
+        self._destination.close()
+        self._lines.close()
 
     def _read(self) -> bytes | None:
         try:
@@ -83,7 +109,9 @@ class PipedOutput:
         except BlockingIOError:
             return None
 
-    def _take(self, chunk: bytes) -> None:
+    def _take(self, chunk: bytes, *, is_last: bool = False) -> None:
+        if self._blotter is not None:
+            chunk = self._blotter.close() if is_last else self._blotter.feed(chunk)
         self._tail.feed(chunk)
         self._destination.feed(chunk)
         if self._destination.takes_lines or self._lines.wanted:
@@ -94,8 +122,3 @@ class PipedOutput:
     def _pass_on(self, lines: list[str]) -> None:
         self._destination.feed_lines(lines)
         self._lines.feed(lines)
-
-    def _finish(self) -> None:
-        self._pass_on(self._framer.close())
-        self._destination.close()
-        self._lines.close()

@@ -66,7 +66,8 @@ def _open_output(request: SpawnRequest) -> tuple[FileOutput | PipedOutput, int]:
         raise
     try:
         os.set_blocking(read_end, False)
-        return PipedOutput(request.name, request.output, read_end), write_end
+        output = PipedOutput(request.name, request.output, read_end, request.secrets)
+        return output, write_end
     except BaseException:
         os.close(read_end)
         os.close(write_end)
