@@ -88,6 +88,7 @@ class Display:
         adopted: Whether the daemon ran already, so that it is left and not stopped.
         awaited: Says what the daemon's start waits for; empty where it does not wait.
         last_seen: Says what was seen of that last.
+        blot_out: Takes secrets out of a text.
     """
 
     def __init__(self, outlet: Outlet, paint: Paint, verbosity: int) -> None:
@@ -105,11 +106,12 @@ class Display:
         self.adopted = False
         self.awaited: Callable[[], str] = lambda: ""
         self.last_seen: Callable[[], str] = lambda: ""
+        self.blot_out: Callable[[str], str] = lambda text: text
 
-    def name(self, name: str) -> None:
-        """Say what the daemon is called."""
+    def name(self, name: str, prefix: str | None = None) -> None:
+        """Say what the daemon is called, and what stands before its output; that is its name."""
         self._name = name
-        self._prefix = self._paint.prefix(f"{name} | ")
+        self._prefix = self._paint.prefix(f"{name} | " if prefix is None else prefix)
 
     # --- lines ---
 
@@ -135,7 +137,7 @@ class Display:
 
     def _write(self, line: str, fresh: str = "") -> None:
         erase = ERASE_LINE if self._status else fresh
-        self._outlet.write(f"{erase}{line}\n{self._status}")
+        self._outlet.write(f"{erase}{self.blot_out(line)}\n{self._status}")
 
     # --- events ---
 
@@ -223,6 +225,7 @@ class Display:
         self._show("")
 
     def _show(self, status: str) -> None:
+        status = self.blot_out(status)
         if status or self._status:
             self._outlet.write(ERASE_LINE + status)
         self._status = status

@@ -21,6 +21,7 @@ from trio_lifecycle._errors import (
 from trio_lifecycle._events import Adopted, Event, Failed, Ready, Stopping
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._lifecycle import DaemonLifecycle
+from trio_lifecycle._secrets import Secrets
 
 
 class Ensure:
@@ -63,9 +64,11 @@ class Ensure:
             return status
         self._announced = True
         if onlooker.json is None:
-            self._session.out.write(f"{in_words(daemon)}\n")
+            self._session.out.write(Secrets(config.secrets).blot_out(f"{in_words(daemon)}\n"))
         else:
-            onlooker.json.write(as_facts(daemon))
+            facts = as_facts(daemon)
+            url = None if daemon.url is None else Secrets(config.secrets).blot_out(daemon.url)
+            onlooker.json.write(facts | {"url": url})
         if self._plan.verbosity >= VERBOSE:
             record = await registry.get(daemon.name)
             if record is not None and record.log_file is not None:

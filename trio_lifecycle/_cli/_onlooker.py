@@ -9,6 +9,7 @@ from trio_lifecycle._cli._watch import Watched
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._destination import Output
 from trio_lifecycle._events import Event
+from trio_lifecycle._secrets import Secrets
 
 
 class Onlooker:
@@ -33,13 +34,14 @@ class Onlooker:
         self.watched = Watched(plan.ready_mode())
 
     def describe(self, output: Output, *, detach: bool = False) -> LifecycleConfig:
-        """Describe the daemon, and have its name shown before each line.
+        """Describe the daemon, and have lines begin with its name, or with ``--prefix``.
 
         Raises:
             ConfigError: A value can't be meant; it names the option.
         """
         config = self._plan.config(self.watched, output, detach=detach)
-        self._display.name(config.name)
+        self._display.name(config.name, self._plan.prefix)
+        self._display.blot_out = Secrets(config.secrets).blot_out
         self._display.awaited = lambda: self.watched.awaited
         self._display.last_seen = lambda: self.watched.last_seen
         return config

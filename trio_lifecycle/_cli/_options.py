@@ -64,6 +64,15 @@ Env = Annotated[
     list[str] | None,
     option(DAEMON, "A variable added to its environment. May be repeated.", value="K=V"),
 ]
+SecretEnv = Annotated[
+    list[str] | None,
+    option(
+        DAEMON,
+        "A variable of this environment, by its name, that the daemon gets and whose value is "
+        "shown as *** wherever it would be shown. May be repeated.",
+        value="NAME",
+    ),
+]
 Cwd = Annotated[str | None, option(DAEMON, "The directory in which it runs.", value="DIR")]
 Listen = Annotated[
     list[str] | None,

@@ -1,5 +1,6 @@
 """What was asked for: the options of ``run`` and ``ensure``, and what they mean for the daemon."""
 
+import os
 import re
 import signal
 from collections.abc import Iterable, Mapping
@@ -49,6 +50,7 @@ class Plan:
     timeout: str | None = None
     stop_timeout: str | None = None
     env: tuple[str, ...] = field(default=(), repr=False)
+    secret_env: tuple[str, ...] = ()
     cwd: str | None = None
     listen: tuple[str, ...] = ()
     listen_unix: tuple[str, ...] = ()
@@ -58,6 +60,8 @@ class Plan:
     on_change: str | None = None
     claim_timeout: str | None = None
     registry: str | None = None
+    timestamps: bool = False
+    prefix: str | None = None
     json: bool = False
     quiet: bool = False
     verbose: bool = False
@@ -94,6 +98,8 @@ class Plan:
             ConfigError: A value can't be meant; it names the option.
         """
         _insist_on_one({"--quiet": self.quiet, "--verbose": self.verbose})
+        _insist_on_one({"--quiet": self.quiet, "--timestamps": self.timestamps})
+        _insist_on_one({"--quiet": self.quiet, "--prefix": self.prefix})
         program, *args = self._checked_command()
         env = _variables(self.env)
         args = [with_markers(arg) for arg in args]
@@ -102,6 +108,7 @@ class Plan:
             _program(program),
             args=args,
             env=env,
+            secret_env=_secrets(self.secret_env),
             working_dir=_directory(self.cwd),
             user=_user(self.user),
             listen=read_sockets(self.listen, self.listen_unix),
@@ -187,6 +194,22 @@ def _variables(pairs: Iterable[str]) -> Mapping[str, str]:
             # Not repeated: what was meant as a value may be secret.
             raise ConfigError("--env", "wants K=V; there is one without '='")
         variables[key] = with_markers(value)
+    return variables
+
+
+def _secrets(names: Iterable[str]) -> Mapping[str, str]:
+    """Take variables from our own environment; in a list of processes nobody sees their values."""
+    variables = {}
+    for name in names:
+        if "=" in name:
+            # Not repeated: what was meant as a value may be secret.
+            problem = "takes a name only; set the variable where trio-lifecycle is called"
+            raise ConfigError("--secret-env", problem)
+        if not os.environ.get(name, "").strip():
+            state = "empty" if name in os.environ else "not set"
+            problem = f"{name!r} is {state} in the environment of trio-lifecycle; set it there"
+            raise ConfigError("--secret-env", problem)
+        variables[name] = os.environ[name]
     return variables
 
 

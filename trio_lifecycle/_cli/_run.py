@@ -44,7 +44,8 @@ class Run:
     async def _have_daemon(self) -> int:
         onlooker = self._onlooker = Onlooker(self._plan, self._session)
         quiet = self._plan.verbosity <= QUIET
-        output = Output() if quiet else Output(to=onlooker.show)
+        timestamps = self._plan.timestamps
+        output = Output() if quiet else Output(to=onlooker.show, timestamps=timestamps)
         return await self._use(onlooker.describe(output), onlooker)
 
     async def _use(self, config: LifecycleConfig, onlooker: Onlooker) -> int:

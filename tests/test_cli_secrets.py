@@ -1,0 +1,86 @@
+"""Secrets, times and prefixes on the command line."""
+
+import os
+import re
+import sys
+
+import pytest
+
+from tests import cli
+from tests.cli import call, ensured, finish, run
+
+all_stopped = cli.all_stopped
+
+SECRET = "hunter2-and-more"
+KNOWS = {"env": {**os.environ, "TOKEN": SECRET, "BLANK": " "}}
+# Answers every path with 200.
+ANSWERS = """
+import http.server, sys
+class Answer(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
+"""
+
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
+
+
+def test_a_secret_of_our_environment_reaches_the_daemon_and_no_reader() -> None:
+    script = 'echo "it is $TOKEN, ${#TOKEN} long"; exit 3'
+    words = ("--secret-env", "TOKEN", "--health", "http://127.0.0.1:{port}/", "-v", "--json")
+    done = finish(*words, "--", "sh", "-c", script, **KNOWS)
+    assert "sh | it is ***, 16 long\n" in done.err
+    assert SECRET not in done.err + done.out
+    quiet = finish("-q", *words[:4], "--", "sh", "-c", script, **KNOWS)
+    assert "  | it is ***, 16 long\n" in quiet.err
+
+
+def test_what_was_seen_last_is_shown_without_the_secret() -> None:
+    # In the path of the URL it is the user's own doing, and still not repeated.
+    words = ("--secret-env", "TOKEN", "--health", f"http://127.0.0.1:{{port}}/{SECRET}", "-v")
+    done = finish(*words, "--timeout", "0.3", "--", "sleep", "600", **KNOWS)
+    assert re.search(r"sleep: waiting \(0 s\) for http://127.0.0.1:\d+/\*\*\*", done.err)
+    assert SECRET not in done.err
+
+
+@pytest.mark.usefixtures("all_stopped")
+def test_the_line_that_says_where_a_daemon_is_is_without_the_secret() -> None:
+    words = ["--secret-env", "TOKEN", "--name", "web", "--health"]
+    words += [f"http://127.0.0.1:{{port}}/{SECRET}", "--", sys.executable, "-c", ANSWERS, "{port}"]
+    said = call("ensure", *words, **KNOWS)
+    assert re.match(r"http://127.0.0.1:\d+/\*\*\* \(process \d+, spawned\)\n", said.out)
+    assert ensured(*words, **KNOWS)["url"].endswith("/***")
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("NOT_THERE", "'NOT_THERE' is not set in the environment of trio-lifecycle; set it there"),
+        ("BLANK", "'BLANK' is empty in the environment of trio-lifecycle; set it there"),
+        (f"TOKEN={SECRET}", "takes a name only; set the variable where trio-lifecycle is called"),
+    ],
+)
+def test_a_secret_that_is_not_there_is_refused(name: str, problem: str) -> None:
+    done = finish("--secret-env", name, "--", "sleep", "600", **KNOWS)
+    assert (2, f"trio-lifecycle: --secret-env: {problem}\n") == (
+        done.process.returncode,
+        done.err,
+    )
+
+
+def test_lines_are_shown_with_their_time_and_another_beginning() -> None:
+    with run(
+        "--timestamps", "--prefix", "db: ", "--", "sh", "-c", "echo hello; exec sleep 600"
+    ) as it:
+        line = it.line("hello")
+        assert re.fullmatch(rf"db: {STAMP} hello\n", line.group())
+        assert 130 == it.interrupt()
+    assert "sh: ready" in it.err
+
+
+@pytest.mark.parametrize("option", ["--timestamps", "--prefix=x"])
+def test_what_is_not_shown_has_no_beginning(option: str) -> None:
+    done = finish("-q", option, "--", "sleep", "600")
+    name = option.partition("=")[0]
+    assert f"--quiet and {name}: exclude each other; give one of them" in done.err
