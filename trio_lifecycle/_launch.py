@@ -1,6 +1,5 @@
 """The launch: from a configuration to a daemon that is up, or to an error and nothing left."""
 
-import logging
 import os
 from contextlib import AsyncExitStack
 from functools import partial
@@ -22,6 +21,7 @@ from trio_lifecycle._errors import (
     ReadyTimeoutError,
 )
 from trio_lifecycle._events import Adopted, Failed, Found, Ready, Spawned, Starting, Stray
+from trio_lifecycle._following import Following
 from trio_lifecycle._handle import DaemonHandle, Origin
 from trio_lifecycle._known import Known
 from trio_lifecycle._liveness import Asker
@@ -36,8 +36,6 @@ from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle._taken_port import tells_of_taken_port
 from trio_lifecycle.abc import ArmedReady, Process, Report, SpawnRequest
-
-_log: Final = logging.getLogger("trio_lifecycle")
 
 # A reserved port is lost only to a program that asks for this very number in the milliseconds until
 # the daemon has it. Three times in a row is no chance any more, but a mistake.
@@ -87,8 +85,7 @@ class Launch:
         self._recovery = Recovery()
         self.over = trio.Event()
         self._wait = ReadyWait(self.config, self.diary)
-        # Cancelled when the process ends: then it has said all.
-        self._following = trio.CancelScope()
+        self._following = Following(self.config.name)
 
     async def run(self, nursery: trio.Nursery) -> DaemonHandle:
         """Look whether it runs; if not, start it.
@@ -219,7 +216,7 @@ class Launch:
                 request, port = await self._prepare(wait)
                 handle = await self._spawn(request, port, nursery)
                 if self._goes_on_to_hear():
-                    nursery.start_soon(self._follow, wait.pop_all())
+                    self._follow(nursery, wait.pop_all())
                 return handle
         except BaseException:
             await self._clean_up()  # noqa: ASYNC102  # a stop shields itself
@@ -343,7 +340,7 @@ class Launch:
         assert process is not None
         await process.wait_over()
         wait.give_up()
-        following.cancel()
+        following.end()
         over.set()
 
     async def _await_readiness(self, stopper: Stopper, began: float) -> Report:
@@ -360,19 +357,10 @@ class Launch:
     def _goes_on_to_hear(self) -> bool:
         return self._armed is not None and self._armed.follows and not self._detached
 
-    @trio.lowlevel.enable_ki_protection
-    async def _follow(self, wait: AsyncExitStack) -> None:
-        """Hear a daemon that is ready, until its end."""
-        armed, process = self._armed, self.process
-        assert armed is not None
-        assert process is not None
-        async with wait:
-            try:
-                with self._following:
-                    await armed.follow(process)
-            except Exception:
-                # Somebody's plug-in; the daemon itself is well.
-                _log.exception("%s is heard no longer: its ready mode failed", self.config.name)
+    def _follow(self, nursery: trio.Nursery, wait: AsyncExitStack) -> None:
+        assert self._armed is not None
+        assert self.process is not None
+        nursery.start_soon(self._following.run, self._armed, self.process, wait)
 
     @property
     def _secrets(self) -> tuple[str, ...]:
