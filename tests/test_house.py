@@ -45,7 +45,15 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "readiness": ("_ready_contract",),
     "contracts": ("abc",),
     "values": ("_config",),
-    "instruments": ("_sock_diag", "_stat", "_executable", "_procfs", "_paths", "_logs"),
+    "instruments": (
+        "_sock_diag",
+        "_stat",
+        "_executable",
+        "_procfs",
+        "_paths",
+        "_logs",
+        "_inotify",
+    ),
     "tools": (
         "_binary",
         "_ports",

@@ -73,6 +73,7 @@ from trio_lifecycle._version import __version__
 from trio_lifecycle.observe._logging import log_events
 from trio_lifecycle.ready._callback import Callback, CallbackReceiver
 from trio_lifecycle.ready._health import HealthCheck
+from trio_lifecycle.ready._log_line import LogLine
 from trio_lifecycle.ready._manual import Manual
 from trio_lifecycle.registry._memory import MemoryRegistry
 from trio_lifecycle.spawner._local import LocalSpawner
@@ -125,6 +126,7 @@ __all__ = [
     "LifecycleError",
     "ListenSocket",
     "LocalSpawner",
+    "LogLine",
     "Manual",
     "MemoryRegistry",
     "NotRecovered",

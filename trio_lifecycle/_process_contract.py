@@ -165,9 +165,61 @@ class Process(ABC):
         A reader that is slower than the daemon loses lines, never the daemon's time.
         """
 
+    def hear_lines(self, hear: Callable[[list[str]], None]) -> "Hearing":
+        """Have every line that the tree writes from now on heard, in order, however many there are.
+
+        Who asks at the moment of the spawn misses none. Unlike a reader of ``lines``, who hears
+        loses none: nothing more of the output is taken in meanwhile. So it must be quick.
+
+        Args:
+            hear: It is called with lines, and must not raise.
+        """
+        return _ReadAloud(self.lines(), hear)
+
     @abstractmethod
     def close(self) -> None:
         """Take in what the process wrote, and let go of descriptors. The tree is not touched.
 
         Again is fine.
         """
+
+
+class Hearing(ABC):
+    """The lines of a process on their way to one who hears every one of them."""
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Hear until nothing of the tree can write any more, or until it is closed.
+
+        Where the output comes to this program anyway, it is heard without this, too.
+        """
+
+    @abstractmethod
+    def look(self) -> None:
+        """Hear what is written already, without waiting for more."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Hear no more. Again is fine."""
+
+
+class _ReadAloud(Hearing):
+    """Lines of a process that gives them to readers only."""
+
+    def __init__(self, lines: AsyncIterator[str], hear: Callable[[list[str]], None]) -> None:
+        self._lines = lines
+        self._hear = hear
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Read."""
+        with self._scope:
+            async for line in self._lines:
+                self._hear([line])
+
+    def look(self) -> None:
+        """Who reads has to wait for each line."""
+
+    def close(self) -> None:
+        """Read no more."""
+        self._scope.cancel()

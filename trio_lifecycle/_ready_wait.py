@@ -10,6 +10,7 @@ from trio_lifecycle._diary import Diary
 from trio_lifecycle._errors import (
     DiedBeforeReadyError,
     LifecycleError,
+    ReadyError,
     ReadyTimeoutError,
     ReaperLostError,
     StallTimeoutError,
@@ -112,6 +113,8 @@ class ReadyWait:
         if process.ended:
             stopper.note_death()
             raise DiedBeforeReadyError(self._config.name, process.status, waited_s, tail)
+        if isinstance(failure, ReadyError) and not failure.output_tail:
+            failure.output_tail = tail
         if failure is not None:
             raise failure
         if report is None:

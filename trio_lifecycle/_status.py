@@ -7,6 +7,9 @@ from typing import Final
 # rest.
 _TAIL_LINES: Final = 20
 
+# What a daemon said, in a message: as much as tells one line from another.
+_LONGEST_QUOTE_CHARS: Final = 200
+
 
 def signal_name(number: int) -> str:
     """Name a signal as a person would look it up: ``SIGKILL``; real-time ones as ``signal 40``."""
@@ -36,3 +39,15 @@ def quote_output(output_tail: str) -> str:
     if not lines:
         return "\nIt wrote nothing."
     return "\nIts last output:\n" + "\n".join(f"  | {line}" for line in lines)
+
+
+def quote(text: str) -> str:
+    """Write what a daemon said for people: control characters to be seen, the end of much cut off.
+
+    At most 200 characters of it are shown.
+    """
+    shown = text[:_LONGEST_QUOTE_CHARS]
+    visible = "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown
+    )
+    return f"'{visible}'" + ("..." if len(text) > len(shown) else "")

@@ -19,7 +19,7 @@ from trio_lifecycle._events import Event
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._markers import Marker
 from trio_lifecycle._prober_contract import Prober
-from trio_lifecycle._process_contract import Process
+from trio_lifecycle._process_contract import Hearing, Process
 from trio_lifecycle._ready_contract import ArmedReady, ReadyMode, StableFor
 from trio_lifecycle._records import ClaimHolder, DaemonRecord, Identity, RecordChange
 from trio_lifecycle._registry_contract import Registry
@@ -33,6 +33,7 @@ __all__ = [
     "ClaimHolder",
     "DaemonRecord",
     "Guarantee",
+    "Hearing",
     "Identity",
     "Marker",
     "Observer",

@@ -1,7 +1,7 @@
 """Output that the daemon writes into a file itself."""
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -9,8 +9,9 @@ from typing import Final
 import trio
 
 from trio_lifecycle._framing import LineFramer
+from trio_lifecycle._output._growing import FileHearing
 from trio_lifecycle._output._opening import read_end, read_from
-from trio_lifecycle.abc import Process
+from trio_lifecycle.abc import Hearing, Process
 
 # As much as is read at once.
 READ_BYTES: Final = 65_536
@@ -30,6 +31,7 @@ class FileOutput:
         self.path = path
         self._tail_bytes = tail_bytes
         self._start = self._seen_size = start
+        self._unheard: int | None = start
         self._heard_at: float | None = None
 
     @property
@@ -56,6 +58,13 @@ class FileOutput:
     def lines(self, process: Process) -> AsyncIterator[str]:
         """Give the lines that come from now on; the file is looked at again and again."""
         return FileReader(self.path, process)
+
+    def hear_lines(self, process: Process, hear: Callable[[list[str]], None]) -> Hearing:
+        """Have every line heard from now on; who is the first hears all since the spawn."""
+        start, self._unheard = self._unheard, None
+        return FileHearing(
+            self.path, process, hear, _size_of(self.path) if start is None else start
+        )
 
 
 class FileReader(AsyncIterator[str]):

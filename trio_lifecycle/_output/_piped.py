@@ -1,7 +1,7 @@
 """Output that comes through a pipe."""
 
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
@@ -13,7 +13,7 @@ from trio_lifecycle._output._lines import Lines
 from trio_lifecycle._output._sink import Destination
 from trio_lifecycle._output._tail import Tail
 from trio_lifecycle._secrets import Secrets
-from trio_lifecycle.abc import Process
+from trio_lifecycle.abc import Hearing, Process
 
 # As much as a pipe holds by default (pipe(7)), so that one read empties it.
 _READ_BYTES: Final = 65_536
@@ -84,6 +84,10 @@ class PipedOutput:
     def lines(self, process: Process) -> AsyncIterator[str]:
         """Give the lines that come from now on."""
         return self._lines.read()
+
+    def hear_lines(self, process: Process, hear: Callable[[list[str]], None]) -> Hearing:
+        """Have every line heard that comes from now on."""
+        return self._lines.hear(hear, self.take_rest)
 
     def close(self) -> None:
         """Let go of the pipe and of what was opened. Calling it again is fine."""

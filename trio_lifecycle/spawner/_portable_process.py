@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Literal
@@ -11,7 +11,7 @@ import trio
 
 from trio_lifecycle._errors import SpawnError
 from trio_lifecycle._output import FileOutput, PipedOutput
-from trio_lifecycle.abc import Process, SpawnRequest, Verdict
+from trio_lifecycle.abc import Hearing, Process, SpawnRequest, Verdict
 from trio_lifecycle.spawner._detour import Gate
 from trio_lifecycle.spawner._refusals import refusal
 
@@ -183,6 +183,10 @@ class PortableProcess(Process):
     def lines(self) -> AsyncIterator[str]:
         """Give lines from now on."""
         return self._output.lines(self)
+
+    def hear_lines(self, hear: Callable[[list[str]], None]) -> Hearing:
+        """Have every line heard from now on."""
+        return self._output.hear_lines(self, hear)
 
     async def reap_at_end(self) -> None:
         """Leave no zombie when nobody asks after the child any more."""

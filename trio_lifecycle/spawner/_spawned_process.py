@@ -5,7 +5,7 @@ import select
 import signal
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 
 import trio
@@ -21,7 +21,7 @@ from trio_lifecycle._proc import (
     wchan,
 )
 from trio_lifecycle._records import Identity
-from trio_lifecycle.abc import Process, Verdict
+from trio_lifecycle.abc import Hearing, Process, Verdict
 from trio_lifecycle.spawner._detour import Gate
 from trio_lifecycle.spawner._listening import Listening
 from trio_lifecycle.spawner._program import runs
@@ -138,6 +138,10 @@ class SpawnedProcess(Process):
     def lines(self) -> AsyncIterator[str]:
         """Give lines from now on."""
         return self._output.lines(self)
+
+    def hear_lines(self, hear: Callable[[list[str]], None]) -> Hearing:
+        """Have every line heard from now on."""
+        return self._output.hear_lines(self, hear)
 
     def close(self) -> None:
         """Take in the rest of the output and close; one that still stands at its gate ends."""

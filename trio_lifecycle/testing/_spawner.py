@@ -12,6 +12,7 @@ from trio_lifecycle import BinaryNotFoundError, DaemonStateUnknownError, SpawnEr
 from trio_lifecycle.abc import (
     Answer,
     DaemonRecord,
+    Hearing,
     Identity,
     Prober,
     Process,
@@ -206,6 +207,10 @@ class SimulatedProcess(Process):
         """What it says from now on; a line of this very moment is among it."""
         return _Lines(self._it)
 
+    def hear_lines(self, hear: Callable[[list[str]], None]) -> Hearing:
+        """Have what it says heard at the moments when it does."""
+        return _Heard(_Lines(self._it), hear)
+
     def close(self) -> None:
         """Nothing is open."""
 
@@ -224,8 +229,34 @@ class _Lines(AsyncIterator[str]):
                 raise StopAsyncIteration
             with trio.move_on_at(min(moment, self._it.ends)):
                 await self._it.changed.wait()
+        return self.take()
+
+    @property
+    def is_due(self) -> bool:
+        return self._it.moment_of(self._next) <= trio.current_time()
+
+    def take(self) -> str:
         self._next += 1
         return self._it.daemon.says[self._next - 1][1]
+
+
+class _Heard(Hearing):
+    def __init__(self, lines: _Lines, hear: Callable[[list[str]], None]) -> None:
+        self._lines = lines
+        self._hear = hear
+        self._scope = trio.CancelScope()
+
+    async def run(self) -> None:
+        with self._scope:
+            async for line in self._lines:
+                self._hear([line])
+
+    def look(self) -> None:
+        while self._lines.is_due and not self._scope.cancel_called:
+            self._hear([self._lines.take()])
+
+    def close(self) -> None:
+        self._scope.cancel()
 
 
 class SimulatedProber(Prober):
