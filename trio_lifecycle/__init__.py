@@ -75,6 +75,8 @@ from trio_lifecycle.ready._callback import Callback, CallbackReceiver
 from trio_lifecycle.ready._health import HealthCheck
 from trio_lifecycle.ready._log_line import LogLine
 from trio_lifecycle.ready._manual import Manual
+from trio_lifecycle.ready._newline import NewlineOnFD
+from trio_lifecycle.ready._notify import Notify
 from trio_lifecycle.registry._memory import MemoryRegistry
 from trio_lifecycle.spawner._local import LocalSpawner
 
@@ -129,7 +131,9 @@ __all__ = [
     "LogLine",
     "Manual",
     "MemoryRegistry",
+    "NewlineOnFD",
     "NotRecovered",
+    "Notify",
     "Output",
     "PreflightError",
     "Reachable",

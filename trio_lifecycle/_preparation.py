@@ -18,7 +18,7 @@ from trio_lifecycle._logs import rotate
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in
 from trio_lifecycle._passed_sockets import PID_VARIABLE, CannotListenError, PassedSockets
 from trio_lifecycle._paths import absolute
-from trio_lifecycle._requests import CALLBACK_VARIABLE, INSTANCE_VARIABLE
+from trio_lifecycle._requests import INSTANCE_VARIABLE, NOT_INHERITED
 from trio_lifecycle._state_dir import log_path, make_private
 from trio_lifecycle.abc import ArmedReady, Prober, Progress, Spawner, SpawnRequest, Start
 
@@ -183,19 +183,13 @@ def make_request(
         raise ConfigError("ready_mode", problem)
     given = {**config.env, **config.secret_env}
     env = {key: None if value is None else fill(value, values) for key, value in given.items()}
+    not_inherited: dict[str, str | None] = dict.fromkeys(NOT_INHERITED)
     return SpawnRequest(
         name=config.name,
         instance_id=instance_id,
         program=program,
         args=tuple(fill(arg, values) for arg in config.args),
-        # The callback of our own starter is not for our daemons.
-        env={
-            CALLBACK_VARIABLE: None,
-            **env,
-            **sockets.env,
-            **armed.env,
-            INSTANCE_VARIABLE: instance_id,
-        },
+        env=not_inherited | env | {**sockets.env, **armed.env, INSTANCE_VARIABLE: instance_id},
         working_dir=config.working_dir,
         output=output,
         detached=detached,

@@ -94,3 +94,10 @@ def all_pids() -> list[int]:
     with suppress(*ABSENT), os.scandir("/proc") as entries:
         return [int(entry.name) for entry in entries if entry.name.isdecimal()]
     return []
+
+
+def uids_of(pid: int) -> frozenset[int]:
+    """Give the users whom a process may act as: real, effective, saved; none if it is gone."""
+    text = read_about(pid, "status") or b""
+    line = next((line for line in text.splitlines() if line.startswith(b"Uid:")), b"")
+    return frozenset(map(int, line.split()[1:]))

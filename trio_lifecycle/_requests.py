@@ -20,6 +20,15 @@ OWNER_VARIABLE: Final = "TRIO_LIFECYCLE_OWNER"
 # Where a daemon under ``Callback`` finds the URL to post to.
 CALLBACK_VARIABLE: Final = "TRIO_LIFECYCLE_CALLBACK_URL"
 
+# Where a daemon under ``Notify`` finds its socket and the limit of its watchdog: sd_notify(3),
+# sd_watchdog_enabled(3).
+NOTIFY_VARIABLE: Final = "NOTIFY_SOCKET"
+WATCHDOG_VARIABLE: Final = "WATCHDOG_USEC"
+
+# What whoever started this program has told this program alone. A daemon that took it for its own
+# would speak in our name.
+NOT_INHERITED: Final = (CALLBACK_VARIABLE, NOTIFY_VARIABLE, WATCHDOG_VARIABLE, "WATCHDOG_PID")
+
 # Below are the standard streams. One message to the reaper carries 253 (SCM_MAX_FD), which leaves
 # room for those and its own.
 DESCRIPTOR_NUMBERS: Final = range(3, 250)
