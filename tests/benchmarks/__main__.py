@@ -12,11 +12,21 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from typing import Final
 
-from tests.benchmarks import claiming, ensuring, guarding, importing, passing, readiness, spawning
+from tests.benchmarks import (
+    claiming,
+    ensuring,
+    guarding,
+    importing,
+    passing,
+    readiness,
+    spawning,
+    speaking,
+)
 from tests.benchmarks._table import Table
 
 BENCHMARKS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "readiness": readiness.tables,
+    "speaking": speaking.tables,
     "spawning": spawning.tables,
     "ensuring": ensuring.tables,
     "claiming": claiming.tables,

@@ -30,6 +30,16 @@ def accepting(start_up_ms: int = 0, note: Path = NO_NOTE) -> list[str]:
     return ["-I", "-S", str(PROGRAM), "accept", str(start_up_ms), str(note)]
 
 
+def notifying(start_up_ms: int = 0, note: Path = NO_NOTE) -> list[str]:
+    """Give the interpreter's arguments for a daemon that says READY=1."""
+    return ["-I", "-S", str(PROGRAM), "notify", str(start_up_ms), str(note)]
+
+
+def writing(fd: int, start_up_ms: int = 0, note: Path = NO_NOTE) -> list[str]:
+    """Give the interpreter's arguments for a daemon that writes a line to a descriptor."""
+    return ["-I", "-S", str(PROGRAM), "write", str(start_up_ms), str(note), str(fd)]
+
+
 def interpreter() -> str:
     """Give the program that runs it."""
     return sys.executable

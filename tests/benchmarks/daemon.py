@@ -3,9 +3,12 @@
     python -I -S daemon.py serve START_UP_MS NOTE PORT
     python -I -S daemon.py call START_UP_MS NOTE
     python -I -S daemon.py accept START_UP_MS NOTE
+    python -I -S daemon.py notify START_UP_MS NOTE
+    python -I -S daemon.py write START_UP_MS NOTE FD
 
 The first answers HTTP on a port of 127.0.0.1, the second reports to the URL in its environment, the
-third answers HTTP from the socket that was passed to it. The moment goes into the file NOTE, in
+third answers HTTP from the socket that was passed to it, the fourth says READY=1 to the socket in
+its environment, the last writes a line to a descriptor. The moment goes into the file NOTE, in
 nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. It imports nothing that is
 not needed, so that it is up some 12 ms after its spawn.
 """
@@ -64,6 +67,26 @@ def call(url: bytes, note: int) -> None:
     connection.send(REPORT % (b"/" + path, place))
     connection.recv(65_536)
     connection.close()
+    stay()
+
+
+def notify(address: str, note: int) -> None:
+    """Say once that it is ready, then stay."""
+    sender = _socket.socket(_socket.AF_UNIX, _socket.SOCK_DGRAM)
+    write_moment(note)
+    sender.sendto(b"READY=1", "\0" + address[1:])
+    stay()
+
+
+def write(fd: int, note: int) -> None:
+    """Write one line, then stay."""
+    write_moment(note)
+    posix.write(fd, b"ready\n")
+    stay()
+
+
+def stay() -> None:
+    """Do nothing more."""
     while True:
         time.sleep(3600)
 
@@ -73,16 +96,20 @@ def write_moment(note: int) -> None:
     posix.write(note, b"%d" % time.monotonic_ns())
 
 
-def main(way: str, start_up_ms: str, path: str, port: str = "") -> None:
+def main(way: str, start_up_ms: str, path: str, number: str = "") -> None:
     """Start up for as long as asked, then be ready."""
     # Opened before, so that after the moment nothing is left but one write.
     note = posix.open(path, posix.O_WRONLY | posix.O_CREAT | posix.O_CLOEXEC, 0o600)
     if int(start_up_ms):
         time.sleep(int(start_up_ms) / 1000)
     if way == "serve":
-        serve(int(port), note)
+        serve(int(number), note)
     elif way == "accept":
         accept(note)
+    elif way == "notify":
+        notify(posix.environ[b"NOTIFY_SOCKET"].decode(), note)
+    elif way == "write":
+        write(int(number), note)
     else:
         call(posix.environ[b"TRIO_LIFECYCLE_CALLBACK_URL"], note)
 

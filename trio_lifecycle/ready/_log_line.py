@@ -116,7 +116,8 @@ class ArmedLogLine(ArmedReady):
         self._last_line: str | None = None
         self._report: Report | None = None
         self._doom: str | None = None
-        self._decided = trio.Event()
+        # Cancelled by the line itself: that wakes whoever waits one turn earlier than an event.
+        self._undecided = trio.CancelScope()
         self._hearing: Hearing | None = None
 
     @property
@@ -139,31 +140,24 @@ class ArmedLogLine(ArmedReady):
     def _judge(self, line: str) -> None:
         if self._fatal is not None and self._fatal.search(line, 0, LONGEST_SEARCHED_CHARS):
             self._doom = self._doom or line
-            self._decided.set()
+            self._undecided.cancel()
         elif self._report is None:
             match = self._pattern.search(line, 0, LONGEST_SEARCHED_CHARS)
             if match is not None:
                 self._report = _report(match.groupdict(), self._start.port)
-                self._decided.set()
+                self._undecided.cancel()
 
     async def wait(self, process: Process) -> Report:
         """Wait for the line."""
         hearing = self._hearing_of(process)
-        async with trio.open_nursery() as nursery:
-
-            @nursery.start_soon
-            async def hear() -> None:
-                await hearing.run()
-                await trio.sleep(_END_PATIENCE_S)
-                self._decided.set()
-
-            await self._decided.wait()
-            nursery.cancel_scope.cancel()
-        if self._decision() is None:
+        with self._undecided:
+            await hearing.run()
+            await trio.sleep(_END_PATIENCE_S)
+        report = self._decision()
+        if report is None:
             problem = f"its output has ended, and no line was as it should be; {self.last_seen}"
             raise ReadyError(self._start.name, problem)
-        assert self._report is not None
-        return self._report
+        return report
 
     async def ask(self, process: Process) -> Report | None:
         """Look at what is written already."""
@@ -201,7 +195,7 @@ def _report(groups: Mapping[str, str | None], port: int | None) -> Report:
 
 def _is_url(text: str) -> bool:
     with suppress(ConfigError):
-        return "\0" not in check_url("url", text)
+        return bool(text) and "\0" not in check_url("url", text)
     return False
 
 
