@@ -13,13 +13,17 @@ from hypothesis import given
 from tests.simulated import in_simulated_time
 from tests.support import request
 from trio_lifecycle import (
+    FREE_PORT,
     Callback,
     DaemonDiedError,
     DaemonLifecycle,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     HealthCheck,
+    LogLine,
     Manual,
+    NewlineOnFD,
+    Notify,
     ReadyTimeoutError,
     SpawnError,
 )
@@ -369,6 +373,7 @@ async def test_the_check_finds_a_spawner_that_breaks_the_contract(
         (HealthCheck("http://127.0.0.1:8080/health"), True),
         (HealthCheck("http://localhost:8080/", 0.5, probe_timeout=2.0), True),
         (Manual(), False),
+        (LogLine(f"port {FREE_PORT}", fatal="failed"), True),
     ],
 )
 @in_simulated_time
@@ -376,8 +381,11 @@ async def test_the_ready_modes_that_ask_keep_the_contract(mode: ReadyMode, waits
     await check_ready_mode(mode, waits=waits)
 
 
-async def test_the_ready_mode_that_listens_keeps_the_contract() -> None:
-    await check_ready_mode(Callback())
+@pytest.mark.parametrize(
+    "mode", [Callback(), Notify(), Notify(watchdog=2), NewlineOnFD(3)], ids=repr
+)
+async def test_the_ready_modes_that_listen_keep_the_contract(mode: ReadyMode) -> None:
+    await check_ready_mode(mode)
 
 
 @frozen
