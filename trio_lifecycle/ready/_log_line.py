@@ -30,14 +30,19 @@ Pattern = str | re.Pattern[str]
 
 
 def _pattern(value: Pattern) -> Pattern:
-    return _checked("pattern", value)
+    return check_pattern("pattern", value)
 
 
 def _fatal(value: Pattern | None) -> Pattern | None:
-    return None if value is None else _checked("fatal", value)
+    return None if value is None else check_pattern("fatal", value)
 
 
-def _checked(name: str, value: object) -> Pattern:
+def check_pattern(name: str, value: object) -> Pattern:
+    """Return a pattern that can be searched for once the port is known.
+
+    Raises:
+        ConfigError: It can't.
+    """
     text, flags = (value.pattern, value.flags) if isinstance(value, re.Pattern) else (value, 0)
     if not isinstance(text, str):
         example = "such as r'listening on port (?P<port>\\d+)'"
@@ -54,13 +59,20 @@ def _checked(name: str, value: object) -> Pattern:
     return value if isinstance(value, re.Pattern) else text
 
 
-def _shown(value: Pattern | None) -> str:
+def show_pattern(value: Pattern | None) -> str:
+    """Write a pattern for people."""
     if isinstance(value, re.Pattern):
         return f"re.compile({show(value.pattern)!r}, {re.RegexFlag(value.flags)!r})"
     return repr(None if value is None else show(value))
 
 
-def _compile(value: Pattern, port: int | None) -> re.Pattern[str]:
+def text_of(value: Pattern) -> str:
+    """Give a pattern's text."""
+    return value.pattern if isinstance(value, re.Pattern) else value
+
+
+def compile_pattern(value: Pattern, port: int | None) -> re.Pattern[str]:
+    """Fill in the port."""
     text, flags = (value.pattern, value.flags) if isinstance(value, re.Pattern) else (value, 0)
     return re.compile(fill(text, {} if port is None else {FREE_PORT: str(port)}), flags)
 
@@ -89,19 +101,19 @@ class LogLine(ReadyMode):
             it kills a daemon that only complained.
     """
 
-    pattern: Pattern = field(converter=_pattern, repr=_shown)
-    fatal: Pattern | None = field(default=None, converter=_fatal, kw_only=True, repr=_shown)
+    pattern: Pattern = field(converter=_pattern, repr=show_pattern)
+    fatal: Pattern | None = field(default=None, converter=_fatal, kw_only=True, repr=show_pattern)
 
     @property
     def texts(self) -> tuple[str, ...]:
         """The patterns."""
         patterns = [self.pattern] if self.fatal is None else [self.pattern, self.fatal]
-        return tuple(p.pattern if isinstance(p, re.Pattern) else p for p in patterns)
+        return tuple(map(text_of, patterns))
 
     async def arm(self, start: Start) -> "ArmedLogLine":
         """Fill in the port."""
-        fatal = None if self.fatal is None else _compile(self.fatal, start.port)
-        return ArmedLogLine(start, _compile(self.pattern, start.port), fatal)
+        fatal = None if self.fatal is None else compile_pattern(self.fatal, start.port)
+        return ArmedLogLine(start, compile_pattern(self.pattern, start.port), fatal)
 
 
 class ArmedLogLine(ArmedReady):
