@@ -201,7 +201,8 @@ def test_the_documented_options_are_those_of_the_program(
     monkeypatch.setenv("COLUMNS", "200")
     written = written_options(command)
     if command == "ensure":
-        written |= written_options("run") - {"--then", "--guarantee"}
+        of_owners = {"--then", "--guarantee", "--timestamps", "--prefix"}
+        written |= written_options("run") - of_owners
     assert written == offered_options(ask(command, "--help").out)
 
 
@@ -292,11 +293,13 @@ def test_help_says_what_an_option_takes(ask: Ask, monkeypatch: pytest.MonkeyPatc
         "timeout": "S",
         "name": "N",
         "env": "K=V",
+        "secret-env": "NAME",
         "cwd": "DIR",
         "stop-timeout": "S",
         "guarantee": "LEVEL",
         "user": "USER",
         "then": "COMMAND",
+        "prefix": "TEXT",
         "listen-unix": "PATH",
     } == taken
 
