@@ -11,8 +11,10 @@ from tests.simulated import in_simulated_time
 from tests.support import PATIENCE_S, Heard, free_port, python_daemon
 from tests.trace import Trace
 from trio_lifecycle import (
+    ConfigError,
     DaemonDiedError,
     DaemonLifecycle,
+    DiedBeforeReadyError,
     FreePort,
     Manual,
     NotRecovered,
@@ -367,6 +369,26 @@ async def test_a_recovery_that_can_not_be_measured_fails_the_start() -> None:
     with pytest.raises(PreflightError, match="it can't be measured"):
         await simulated.lifecycle(preflight=[Blind()]).run()
     assert 0 == simulated.spawned
+
+
+@pytest.mark.parametrize("seconds", [-1.0, "5"])
+def test_a_wait_that_is_no_number_of_seconds_is_refused_at_once(seconds: object) -> None:
+    with pytest.raises(ConfigError) as caught:
+        SimulatedDaemon().lifecycle(preflight=[Hanging(seconds)])  # type: ignore[arg-type]
+    assert "wait_for_recovery" == caught.value.field
+
+
+@in_simulated_time
+async def test_a_start_with_another_port_waits_for_what_the_first_had() -> None:
+    simulated = SimulatedDaemon(dies_after=1.0, writes=b"Address already in use\n", ready_after=9.0)
+    check = Late(simulated, 3.0, 10.0)
+    lifecycle = simulated.lifecycle(preflight=[check], ready_timeout=20.0)
+    began = trio.current_time()
+    with pytest.raises(DiedBeforeReadyError):
+        await lifecycle.run()
+    # Three starts, and two waits in between.
+    assert 3 == simulated.spawned
+    assert 9.0 == pytest.approx(passed(began), abs=0.3)
 
 
 # --- a real port ----------------------------------------------------------------------------------

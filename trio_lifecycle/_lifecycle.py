@@ -22,7 +22,7 @@ from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._preparation import insist_on_plain_output
 from trio_lifecycle._search import Collaborators
 from trio_lifecycle._seconds import check_seconds
-from trio_lifecycle.abc import Observer, Preflight, Registry, Spawner
+from trio_lifecycle.abc import Observer, Preflight, Recovering, Registry, Spawner
 from trio_lifecycle.ready._callback import Callback
 from trio_lifecycle.ready._health import HealthCheck
 from trio_lifecycle.spawner._local import LocalSpawner
@@ -330,4 +330,6 @@ def _checks(preflight: Iterable[Preflight]) -> tuple[Preflight, ...]:
         if not callable(check):
             raise ConfigError("preflight", f"must be a list of async callables, not of {check!r}")
         check_seconds("check_timeout", limit_of(check))
+        if isinstance(check, Recovering) and check.wait_for_recovery:
+            check_seconds("wait_for_recovery", check.wait_for_recovery)
     return checks

@@ -2,8 +2,8 @@
 
 from typing import Final
 
+import trio
 from attrs import field, frozen
-from trio.lowlevel import checkpoint
 
 from trio_lifecycle._memory import find_room
 from trio_lifecycle.preflight import _values
@@ -44,7 +44,7 @@ class FreeMemory:
         Raises:
             CheckFailed: It is less, or can't be told.
         """
-        await checkpoint()
+        await trio.lowlevel.checkpoint()
         room = find_room()
         if room is None:
             raise CheckFailed(

@@ -5,6 +5,7 @@ import os
 import socket
 from typing import Final
 
+import trio
 from attrs import Attribute, field, frozen
 
 from trio_lifecycle._errors import ConfigError
@@ -79,6 +80,7 @@ class FreePort:
         Raises:
             CheckFailed: It can't be had.
         """
+        await trio.lowlevel.checkpoint()
         for address in self._addresses():
             try:
                 _bind(address, self.port)
