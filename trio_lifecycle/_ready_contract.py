@@ -125,7 +125,7 @@ class ArmedReady(ABC):
 
     @property
     def awaited(self) -> str:
-        """What is waited for, in words: a URL, ``its callback``; empty where there is no wait."""
+        """What is waited for, in words such as ``its callback``; empty where there is no wait."""
         return ""
 
     @property

@@ -185,6 +185,7 @@ for _value in (
     ArmedReady,
     ClaimHolder,
     DaemonRecord,
+    Hearing,
     Identity,
     Marker,
     Prober,
