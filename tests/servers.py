@@ -8,7 +8,7 @@ import trio
 
 from trio_lifecycle import _loopback_http
 from trio_lifecycle._http import HTTPClient
-from trio_lifecycle.abc import Answer
+from trio_lifecycle.abc import Answer, Question
 
 Talk = Callable[[trio.abc.Stream], Awaitable[object]]
 Ask = Callable[[str], Awaitable[Answer]]
@@ -58,14 +58,15 @@ async def hang(_stream: trio.abc.Stream) -> None:
 
 async def ask_anywhere(url: str) -> Answer:
     """Ask as of another machine, with httpx."""
-    return await HTTPClient().get(url)
+    return await HTTPClient().ask(Question(url))
 
 
 async def ask_loopback(url: str) -> Answer:
     """Ask as of this machine, by the shorter way."""
-    address = _loopback_http.loopback_address(url)
+    question = Question(url)
+    address = _loopback_http.way_to(question)
     assert address is not None
-    return await _loopback_http.get(url, address)
+    return await _loopback_http.ask(question, address)
 
 
 async def get(ask: Ask, address: str, scheme: str = "http") -> Answer:

@@ -30,11 +30,11 @@ from trio_lifecycle import (
     DiedBeforeReadyError,
     ForeignDaemonError,
     HealthCheck,
+    LocalSpawner,
     Output,
     ReadyTimeoutError,
 )
 from trio_lifecycle.abc import ArmedReady, Process, Start, Verdict
-from trio_lifecycle.spawner._local_prober import LocalProber
 from trio_lifecycle.testing import SimulatedDaemon, SimulatedSpawner
 from trio_lifecycle.testing._spawner import SimulatedProcess
 
@@ -71,7 +71,9 @@ WAITS = "import time; time.sleep(1000)"
 
 async def arm(port: int, host: str = "127.0.0.1", **options: Any) -> ArmedReady:
     """A health check of one spawn."""
-    start = Start(name="daemon", instance_id="instance", port=None, prober=LocalProber())
+    start = Start(
+        name="daemon", instance_id="instance", port=None, prober=LocalSpawner().open_prober()
+    )
     return await HealthCheck(f"http://{host}:{port}/health", **options).arm(start)
 
 

@@ -37,8 +37,10 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_seconds",
         "_renumbering",
         "_listen_socket",
+        "_texts",
+        "_grpc_health",
     ),
-    "requests": ("_requests", "_records"),
+    "requests": ("_requests", "_records", "_questions"),
     "process": ("_process_contract", "_registry_contract"),
     "prober": ("_prober_contract",),
     "start": ("_start",),
@@ -46,6 +48,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "contracts": ("abc",),
     "values": ("_config",),
     "instruments": (
+        "_connecting",
         "_sock_diag",
         "_stat",
         "_executable",
@@ -60,6 +63,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_proc",
         "_http",
         "_loopback_http",
+        "_contacts",
         "_output",
         "_posix_spawn",
         "_passed_sockets",
@@ -109,7 +113,7 @@ ONLY_IN = {"httpx": ("_http",), "asyncssh": ("spawner", "_ssh"), "pynvml": ("pre
 # The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.
 OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel")}
 # Costly to import, so imported where they are used.
-LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "hypothesis", "pynvml")
+LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "h2", "hypothesis", "pynvml")
 
 Module = tuple[str, ...]
 

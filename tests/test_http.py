@@ -159,13 +159,13 @@ NO_IPV6 = (
 
 WITHOUT_IPV6 = """
 from trio_lifecycle._http import HTTPClient
-from trio_lifecycle.spawner._local_prober import LocalProber
+from trio_lifecycle.abc import Question
 
 async def main():
-    url = "http://[::1]:8080/"
-    for answer in [await HTTPClient().get(url), await LocalProber().get(url)]:
+    question, prober = Question("http://[::1]:8080/"), LocalSpawner().open_prober()
+    for answer in [await HTTPClient().ask(question), await prober.ask(question)]:
         print(answer.absent)
-    print(await HealthCheck("http://localhost:8080/").find_running(LocalProber()))
+    print(await HealthCheck("http://localhost:8080/").find_running(prober))
 
 trio.run(main)
 """

@@ -16,7 +16,7 @@ from tests.servers import OK, Ask, Talk, ask_anywhere, ask_loopback, get, hang, 
 from tests.support import free_port, run_app
 from trio_lifecycle import _loopback_http
 from trio_lifecycle._http import HTTPClient
-from trio_lifecycle.abc import Answer
+from trio_lifecycle.abc import Answer, Question
 
 
 @pytest.fixture(params=[ask_loopback, ask_anywhere])
@@ -161,10 +161,10 @@ async def test_no_socket_is_left_after_many_questions_some_of_them_cancelled() -
     async with server(saying(OK)) as good, server(saying(b"no")) as bad, server(hang) as silent:
         for _ in range(20):
             for where in (good, bad, f"127.0.0.1:{free_port()}"):
-                await client.get(f"http://{where}/")
-                await client.get(f"https://{where}/")
+                await client.ask(Question(f"http://{where}/"))
+                await client.ask(Question(f"https://{where}/"))
                 await ask_loopback(f"http://{where}/")
-            for ask in (client.get, ask_loopback):
+            for ask in (ask_anywhere, ask_loopback):
                 with trio.move_on_after(0.002):
                     await ask(f"http://{silent}/")
         assert 0 == clients(good, bad, silent)
@@ -175,7 +175,7 @@ async def test_a_tls_handshake_that_is_cancelled_leaves_no_socket() -> None:
         client = HTTPClient()
         for _ in range(2):
             with trio.move_on_after(0.1):
-                await client.get(f"https://{address}/")
+                await client.ask(Question(f"https://{address}/"))
         assert 0 == clients(address)
 
 

@@ -32,6 +32,7 @@ from trio_lifecycle.abc import (
     DaemonRecord,
     Identity,
     Process,
+    Question,
     ReadyMode,
     Report,
     ReservedPort,
@@ -119,14 +120,14 @@ async def test_nothing_of_a_simulated_daemon_runs_before_its_gate_is_open() -> N
     await trio.sleep(10.0)
     assert not process.ended
     assert b"" == process.output_tail()
-    assert (await prober.get("http://127.0.0.1:8080/")).absent
+    assert (await prober.ask(Question("http://127.0.0.1:8080/"))).absent
     opened_at = trio.current_time()
     await process.open_gate()
     await process.open_gate()
     assert b"up" == process.output_tail()
     assert 1 == daemon.opened
     await trio.sleep(2.0)
-    assert 200 == (await prober.get("http://127.0.0.1:8080/")).status
+    assert 200 == (await prober.ask(Question("http://127.0.0.1:8080/"))).status
     assert 1 == await process.wait()
     assert opened_at + 5.0 == trio.current_time()
     await process.open_gate()

@@ -62,6 +62,7 @@ from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._listen_socket import ListenSocket
 from trio_lifecycle._markers import CALLBACK_URL, FREE_PORT
 from trio_lifecycle._nursery import DaemonNursery, open_daemon_nursery
+from trio_lifecycle._questions import TLS
 from trio_lifecycle._record_errors import (
     ClaimTimeoutError,
     ConfigChangedError,
@@ -72,11 +73,16 @@ from trio_lifecycle._records import DaemonRecord
 from trio_lifecycle._version import __version__
 from trio_lifecycle.observe._logging import log_events
 from trio_lifecycle.ready._callback import Callback, CallbackReceiver
+from trio_lifecycle.ready._exec import Exec
+from trio_lifecycle.ready._file_appears import FileAppears
+from trio_lifecycle.ready._grpc import GRPCHealth
 from trio_lifecycle.ready._health import HealthCheck
 from trio_lifecycle.ready._log_line import LogLine
 from trio_lifecycle.ready._manual import Manual
 from trio_lifecycle.ready._newline import NewlineOnFD
 from trio_lifecycle.ready._notify import Notify
+from trio_lifecycle.ready._tcp_port import TCPPort
+from trio_lifecycle.ready._unix_socket import UnixSocket
 from trio_lifecycle.registry._memory import MemoryRegistry
 from trio_lifecycle.spawner._local import LocalSpawner
 
@@ -93,6 +99,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CALLBACK_URL",
     "FREE_PORT",
+    "TLS",
     "Adopted",
     "BinaryNotFoundError",
     "Callback",
@@ -113,14 +120,17 @@ __all__ = [
     "DiedBeforeReadyError",
     "DiskSpace",
     "Event",
+    "Exec",
     "Executable",
     "Failed",
+    "FileAppears",
     "FileExists",
     "ForeignDaemonError",
     "Found",
     "FreeMemory",
     "FreePort",
     "FreeVRAM",
+    "GRPCHealth",
     "GuaranteeError",
     "HealthCheck",
     "Left",
@@ -157,6 +167,8 @@ __all__ = [
     "Stopped",
     "Stopping",
     "Stray",
+    "TCPPort",
+    "UnixSocket",
     "__version__",
     "attach",
     "find_binary",

@@ -16,10 +16,11 @@ from trio_lifecycle._fingerprint import fingerprint
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 from trio_lifecycle._limits import check_group, check_umask, check_user, read_limits
 from trio_lifecycle._listen_socket import ListenSocket, read_listen
-from trio_lifecycle._markers import FREE_PORT, Marker, has_stray_nul, markers_in, show
+from trio_lifecycle._markers import FREE_PORT, Marker, markers_in, show
 from trio_lifecycle._names import check_name
 from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle._secrets import Secrets
+from trio_lifecycle._texts import check_text, is_encodable
 from trio_lifecycle.abc import ReadyMode
 
 # Most services are up in under 3 s; the slowest of fifty that were tried needed 19 s.
@@ -32,34 +33,8 @@ CLAIM_MARGIN_S: Final = 10.0
 OnChange = Literal["keep", "restart", "error"]
 
 
-def _text(name: str, value: object) -> str:
-    """Return an argument or the like as a string, markers kept.
-
-    The value is not repeated in errors, it may be secret.
-    """
-    if isinstance(value, os.PathLike):
-        value = os.fspath(value)
-    if not isinstance(value, str):
-        raise ConfigError(name, f"must be a string or path, not {type(value).__name__}")
-    if has_stray_nul(value):
-        raise ConfigError(
-            name, "contains a NUL, which no argument or environment variable can hold"
-        )
-    if not _is_encodable(value):
-        raise ConfigError(name, "contains a character that can't be encoded, a lone surrogate")
-    return value
-
-
-def _is_encodable(text: str) -> bool:
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _binary_name(name: "str | os.PathLike[str]") -> str:
-    text = _text("binary_name", name)
+    text = check_text("binary_name", name)
     if not text or text.endswith("/") or markers_in([text]):
         raise ConfigError("binary_name", f"{show(text)!r} names no program")
     return text
@@ -71,7 +46,7 @@ def _args(args: Sequence["str | os.PathLike[str]"]) -> tuple[str, ...]:
         raise ConfigError(
             "args", f'must be a list such as ["--port", "8080"], not one {type(value).__name__}'
         )
-    return tuple(_text(f"args[{index}]", arg) for index, arg in enumerate(value))
+    return tuple(check_text(f"args[{index}]", arg) for index, arg in enumerate(value))
 
 
 def _variables(name: str, value: object) -> Mapping[str, object]:
@@ -81,7 +56,7 @@ def _variables(name: str, value: object) -> Mapping[str, object]:
             name, f'must be a mapping such as {{"KEY": "value"}}, not {type(value).__name__}'
         )
     for key in value:
-        if not isinstance(key, str) or not key or "\0" in key or not _is_encodable(key):
+        if not isinstance(key, str) or not key or "\0" in key or not is_encodable(key):
             raise ConfigError(name, f"{key!r} can't be the name of a variable")
         if "=" in key:
             # What follows is a value that slipped into the name, and may be secret.
@@ -94,7 +69,7 @@ def _variables(name: str, value: object) -> Mapping[str, object]:
 def _env(env: Mapping[str, "str | os.PathLike[str] | None"]) -> Mapping[str, str | None]:
     given = _variables("env", env)
     return Environment(
-        {key: None if text is None else _text(f"env[{key!r}]", text) for key, text in given.items()}
+        {key: None if text is None else check_text(f"env[{key!r}]", text) for key, text in given.items()}
     )
 
 
@@ -104,7 +79,7 @@ def _secret_env(env: Mapping[str, str]) -> Mapping[str, str | None]:
 
 
 def _secret(name: str, value: object) -> str:
-    text = _text(name, value)
+    text = check_text(name, value)
     if not text.strip():
         raise ConfigError(name, "is empty, as of a file or variable that was not filled")
     return text
@@ -115,7 +90,7 @@ def _directory(directory: "str | os.PathLike[str] | None") -> Path | None:
 
 
 def _path(name: str, value: object) -> Path:
-    text = _text(name, value)
+    text = check_text(name, value)
     if not text or markers_in([text]):
         raise ConfigError(name, f"{show(text)!r} names no directory")
     return Path(text)

@@ -1,14 +1,16 @@
 """Asking a URL anywhere over HTTP: the only file that says httpx."""
 
-import errno
-import os
-import socket
+import importlib.util
 import ssl
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from trio_lifecycle._connecting import explain, reason
+from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._questions import TLS, Question
 from trio_lifecycle._version import __version__
 from trio_lifecycle.abc import Answer
 
@@ -21,24 +23,14 @@ _HEADERS: Final = {
     "connection": "close",
 }
 
-# Errors of connect(2) that mean: nothing is there. A time-out is not among them: it means that
-# nobody knows.
-_ABSENT: Final = frozenset(
-    {
-        errno.ECONNREFUSED,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.EADDRNOTAVAIL,
-        errno.EAFNOSUPPORT,  # no IPv6 here
-    }
+# What httpcore says when there is a socket.
+_CONNECTED: Final = frozenset(
+    {"connection.connect_tcp.complete", "connection.connect_unix_socket.complete"}
 )
-
-# What a resolver says when it is sure (getaddrinfo(3)). With EAI_AGAIN and EAI_FAIL nobody knows.
-_NO_SUCH_HOST: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
 
 
 class HTTPClient:
-    """Sends single GET requests, each on a fresh connection.
+    """Sends single questions, each on a fresh connection.
 
     It uses httpx's transport without its client: nothing here wants proxies from the environment
     (one made a dead port look healthy), redirects, cookies, pooled connections (one hides a
@@ -47,35 +39,130 @@ class HTTPClient:
     """
 
     def __init__(self) -> None:
-        self._transports: dict[str, httpx.AsyncHTTPTransport] = {}
+        self._contexts: dict[TLS, ssl.SSLContext] = {}
+        self._transports: dict[tuple[TLS | None, bool], httpx.AsyncHTTPTransport] = {}
 
-    async def get(self, url: str, body_bytes: int = 0) -> Answer:
+    async def prepare(self, question: Question) -> None:
+        """Read the files for TLS anew, and see that HTTP/2 can be spoken.
+
+        Raises:
+            ConfigError: A file is not what it should be, or h2 is not installed.
+        """
+        if question.http2 and importlib.util.find_spec("h2") is None:
+            problem = "HTTP/2 needs the package h2: pip install 'trio-lifecycle[grpc]'"
+            raise ConfigError("ready_mode", problem)
+        tls = _tls_of(question)
+        if tls is not None and (tls != TLS() or tls not in self._contexts):
+            self._contexts[tls] = await trio.to_thread.run_sync(make_context, tls)
+            self._transports.pop((tls, question.http2), None)
+
+    async def ask(self, question: Question) -> Answer:
         """Ask once; never raises for what a server does."""
         import httpx
 
-        if url.startswith("https:") and "https" not in self._transports:
-            # Loading the certificates of the system takes 25 ms, too long for the event loop.
-            context = await trio.to_thread.run_sync(ssl.create_default_context)
-            self._transports["https"] = _transport(context)
-        transport = self._transport(url.partition(":")[0])
+        transport = await self._transport(question)
         connection = _Connection()
-        request = httpx.Request("GET", url, headers=_HEADERS, extensions={"trace": connection.note})
+        extensions: dict[str, Any] = {"trace": connection.note}
+        if question.server_name is not None:
+            extensions["sni_hostname"] = question.server_name
+        request = httpx.Request(
+            question.method,
+            question.url,
+            headers=_headers(question),
+            content=question.body or None,
+            extensions=extensions,
+        )
         try:
             response = await transport.handle_async_request(request)
-            answer = await _read(response, body_bytes)
+            answer = await _read(response, question.body_bytes)
             await response.aclose()
         except httpx.ConnectError as error:
-            return _unconnected(error)
+            problem, absent = explain(error)
+            return Answer(None, problem, absent)
         except httpx.HTTPError as error:
-            return Answer(None, f"gave no HTTP answer ({_reason(error)})")
+            return Answer(None, f"gave no HTTP answer ({reason(error)})")
         finally:
             connection.close()
         return answer
 
-    def _transport(self, scheme: str) -> "httpx.AsyncHTTPTransport":
-        if scheme not in self._transports:
-            self._transports[scheme] = _transport(verify=False)
-        return self._transports[scheme]
+    async def _transport(self, question: Question) -> "httpx.AsyncHTTPTransport":
+        tls = _tls_of(question)
+        kept = self._transports.get((tls, question.http2))
+        if kept is not None and question.unix_path is None:
+            return kept
+        if tls not in self._contexts:
+            await self.prepare(question)
+        context = None if tls is None else self._contexts[tls]
+        transport = _new_transport(context, question)
+        if question.unix_path is None:  # else there may be another path for each spawn
+            self._transports[tls, question.http2] = transport
+        return transport
+
+
+def _tls_of(question: Question) -> TLS | None:
+    return (question.tls or TLS()) if question.url.startswith("https:") else None
+
+
+def _headers(question: Question) -> dict[str, str]:
+    headers = _HEADERS | {name.lower(): value for name, value in question.headers}
+    if question.http2:
+        del headers["connection"]  # RFC 9113 section 8.2.2 forbids it
+    return headers
+
+
+def _new_transport(
+    context: ssl.SSLContext | None, question: Question
+) -> "httpx.AsyncHTTPTransport":
+    import httpx
+
+    return httpx.AsyncHTTPTransport(
+        verify=context or False,
+        trust_env=False,
+        http1=not question.http2,
+        http2=question.http2,
+        uds=question.unix_path,
+        limits=httpx.Limits(max_keepalive_connections=0),
+    )
+
+
+def make_context(tls: TLS) -> ssl.SSLContext:
+    """Read what TLS needs. It takes 25 ms for the certificates of the system.
+
+    Raises:
+        ConfigError: A file can't be read, or is not what it should be; names the field and file.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+    except OSError as error:
+        raise _bad_file("tls.ca_file", tls.ca_file, error) from error
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if tls.certificate is not None:
+        _load_certificate(context, tls.certificate, tls.key)
+    return context
+
+
+def _load_certificate(context: ssl.SSLContext, certificate: str, key: str | None) -> None:
+    for field, path in (("tls.certificate", certificate), ("tls.key", key)):
+        try:
+            if path is not None:
+                Path(path).read_bytes()
+        except OSError as error:
+            raise _bad_file(field, path, error) from error
+    try:
+        # Without a password of its own OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(certificate, key, password="")
+    except OSError as error:
+        shown = certificate if key is None else f"{certificate} with {key}"
+        raise _bad_file("tls.certificate", shown, error) from error
+
+
+def _bad_file(field: str, path: str | None, error: OSError) -> ConfigError:
+    if isinstance(error, ssl.SSLError):
+        problem = "does not hold what it should, in PEM form and without a passphrase"
+        return ConfigError(field, f"{path} {problem} ({error.reason or error})")
+    return ConfigError(field, f"{path} can't be read: {error.strerror}")
 
 
 async def _read(response: "httpx.Response", body_bytes: int) -> Answer:
@@ -100,47 +187,10 @@ class _Connection:
 
     async def note(self, event: str, facts: Mapping[str, Any]) -> None:
         """Take what httpcore's extension "trace" tells."""
-        if event == "connection.connect_tcp.complete":
+        if event in _CONNECTED:
             self._streams.append(facts["return_value"])
 
     def close(self) -> None:
         """Close it at once; again is fine."""
         for stream in self._streams:
             stream.get_extra_info("socket").close()
-
-
-def _transport(verify: ssl.SSLContext | bool) -> "httpx.AsyncHTTPTransport":
-    import httpx
-
-    limits = httpx.Limits(max_keepalive_connections=0)
-    return httpx.AsyncHTTPTransport(verify=verify, trust_env=False, limits=limits)
-
-
-def _unconnected(error: Exception) -> Answer:
-    for cause in _causes(error):
-        if isinstance(cause, socket.gaierror):
-            problem = f"has a host that can't be resolved ({cause.strerror})"
-            return Answer(None, problem, absent=cause.errno in _NO_SUCH_HOST)
-        if isinstance(cause, OSError) and cause.errno in _ABSENT:
-            return Answer(
-                None, f"could not be connected to ({os.strerror(cause.errno)})", absent=True
-            )
-    return Answer(None, f"could not be connected to ({_reason(error)})")
-
-
-def _causes(error: BaseException | None) -> list[BaseException]:
-    """Give an error and all that it came from.
-
-    Httpx wraps the socket's error three deep, one of them a group.
-    """
-    if error is None:
-        return []
-    inside = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
-    below = [cause for each in inside for cause in _causes(each)]
-    return [error, *below, *_causes(error.__cause__ or error.__context__)]
-
-
-def _reason(error: Exception) -> str:
-    # The innermost error says most: of a certificate that is not trusted, only that one speaks.
-    said = (str(cause) for cause in reversed(_causes(error)))
-    return next(filter(None, said), type(error).__name__)

@@ -1,4 +1,4 @@
-"""Asking a URL of this machine over HTTP, on a connection that costs next to nothing to be refused.
+"""Asking this machine over HTTP, on a connection that costs next to nothing to be refused.
 
 Waiting for a daemon is asking some hundred times whether it listens yet. On a loopback address
 connect(2) knows at once, so a refusal takes 20 us here, and the first connection that is taken
@@ -7,13 +7,14 @@ carries the question itself.
 
 import errno
 import os
-import socket
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import trio
 
+from trio_lifecycle._connecting import REFUSED, Address, connect_now, explain_here, new_socket
+from trio_lifecycle._questions import Question
 from trio_lifecycle._reports import Answer
 from trio_lifecycle._urls import host_of, loopback_addresses, port_of
 from trio_lifecycle._version import __version__
@@ -23,15 +24,19 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 16_384
 
-# What a machine without IPv6 says of ::1, such as most containers.
-_NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EAFNOSUPPORT})
+# RFC 9110 section 8.6: any other method says how long its body is, also where it has none.
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
 
 @lru_cache(maxsize=1024)
-def loopback_address(url: str) -> tuple[str, int] | None:
-    """Give the one loopback address that a plain-text URL leads to; None for any other URL."""
-    hosts = loopback_addresses(host_of(url))
-    return (hosts[0], port_of(url)) if url.startswith("http:") and len(hosts) == 1 else None
+def way_to(question: Question) -> Address | None:
+    """Give the one address of this machine that a plain-text question goes to; else None."""
+    if question.http2 or not question.url.startswith("http:"):
+        return None
+    if question.unix_path is not None:
+        return question.unix_path
+    hosts = loopback_addresses(host_of(question.url))
+    return (hosts[0], port_of(question.url)) if len(hosts) == 1 else None
 
 
 def prepare() -> None:
@@ -39,33 +44,32 @@ def prepare() -> None:
     import h11  # noqa: F401
 
 
-async def get(url: str, address: tuple[str, int], body_bytes: int = 0) -> Answer:
+async def ask(question: Question, address: Address) -> Answer:
     """Ask once; never raises for what a server does. A refusal comes without a checkpoint."""
     try:
-        with socket.socket(socket.AF_INET6 if ":" in address[0] else socket.AF_INET) as sock:
-            sock.setblocking(False)
-            error = sock.connect_ex(address)
-            if error == errno.EINPROGRESS:
-                # What a loopback connection came to is known by now, unless its queue is full.
-                error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        with new_socket(address) as sock:
+            error = connect_now(sock, address)
             if error == errno.ECONNREFUSED:
-                return Answer(None, "refused the connection", absent=True)
+                return Answer(None, REFUSED, absent=True)
             if error:
                 raise OSError(error, os.strerror(error))
-            return await _ask(trio.socket.from_stdlib_socket(sock), url, body_bytes)
+            return await _ask(trio.socket.from_stdlib_socket(sock), question)
     except OSError as failure:
-        is_missing = ":" in address[0] and failure.errno in _NO_IPV6
+        _, is_missing = explain_here(address, failure.errno or 0)
         return Answer(None, f"gave no HTTP answer ({failure})", absent=is_missing)
 
 
-async def _ask(sock: trio.socket.SocketType, url: str, body_bytes: int) -> Answer:
+async def _ask(sock: trio.socket.SocketType, question: Question) -> Answer:
     import h11
 
     connection = h11.Connection(h11.CLIENT)
-    question = connection.send(_request(url)) or b""
+    body_bytes = question.body_bytes
+    said = connection.send(_request(question)) or b""
+    if question.body:
+        said += connection.send(h11.Data(data=question.body)) or b""
     connection.send(h11.EndOfMessage())
-    while question:
-        question = question[await sock.send(question) :]
+    while said:
+        said = said[await sock.send(said) :]
     answer: Answer | None = None
     try:
         while True:
@@ -96,15 +100,18 @@ def _headers(response: "h11.Response") -> dict[str, str]:
 
 
 @lru_cache(maxsize=1024)
-def _request(url: str) -> "h11.Request":
+def _request(question: Question) -> "h11.Request":
     import h11
 
-    parts = urlsplit(url)
+    parts = urlsplit(question.url)
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     headers = {
         "host": parts.netloc,
         "user-agent": f"trio-lifecycle/{__version__}",
         "accept": "*/*",
         "connection": "close",
+        **{name.lower(): value for name, value in question.headers},
     }
-    return h11.Request(method="GET", target=target, headers=list(headers.items()))
+    if question.body or question.method not in _WITHOUT_BODY:
+        headers["content-length"] = str(len(question.body))
+    return h11.Request(method=question.method, target=target, headers=list(headers.items()))

@@ -123,7 +123,12 @@ class Process(ABC):
 
     @abstractmethod
     async def listener_at(self, host: str, port: int) -> Verdict:
-        """Say whether who listens at an address of its machine belongs to the tree."""
+        """Say whether who listens at an address of its machine belongs to the tree.
+
+        Args:
+            host: In digits; or the path of a UNIX socket.
+            port: The port; 0 for a UNIX socket.
+        """
 
     def runs(self, program: str) -> bool | None:
         """Say whether the main process runs this program's file; None where that can't be told.

@@ -89,6 +89,23 @@ def exclusive_lockers(file: os.stat_result) -> list[int]:
     return []
 
 
+def unix_listeners(path: str) -> list[int]:
+    """List the sockets that listen at a path, by their inodes: proc_net_unix(5).
+
+    A path is there as it was bound: none is found of one that was relative, or went over a link.
+    """
+    wanted = os.fsencode(path)
+    with suppress(*ABSENT):
+        rows = (row.split(maxsplit=7) for row in read("/proc/net/unix").splitlines()[1:])
+        return [
+            int(row[6])
+            for row in rows
+            # __SO_ACCEPTCON of include/uapi/linux/net.h: who listens.
+            if len(row) == 8 and row[7] == wanted and int(row[3], 16) & 0x10000
+        ]
+    return []
+
+
 def all_pids() -> list[int]:
     """List all processes; nothing when there is no /proc."""
     with suppress(*ABSENT), os.scandir("/proc") as entries:

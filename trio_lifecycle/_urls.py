@@ -87,6 +87,17 @@ def _problem_of_parts(parts: SplitResult, port: int | None) -> str | None:
     return None
 
 
+def check_host(field: str, host: object) -> str:
+    """Return the host, a name or an address in digits, if it is one.
+
+    Raises:
+        ConfigError: It is not; the message names ``field``.
+    """
+    if not isinstance(host, str) or not host.isascii() or not _is_host(host):
+        raise ConfigError(field, f"must be a host such as '127.0.0.1', not {host!r}")
+    return host
+
+
 def _is_host(host: str) -> bool:
     labels = host.removesuffix(".").split(".")
     if ":" in host or all(_NUMBER.fullmatch(label) for label in labels):
@@ -108,6 +119,11 @@ def port_of(url: str) -> int:
     """Give the port that a checked URL, with its markers filled in, leads to."""
     parts = urlsplit(url)
     return parts.port or _DEFAULT_PORTS[parts.scheme]
+
+
+def has_port(url: str) -> bool:
+    """Say whether a checked URL names its port, or has a marker there."""
+    return urlsplit(fill(url, {FREE_PORT: _SAMPLE_PORT})).port is not None
 
 
 @lru_cache(maxsize=1024)

@@ -20,6 +20,7 @@ from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._markers import Marker
 from trio_lifecycle._prober_contract import Prober
 from trio_lifecycle._process_contract import Hearing, Process
+from trio_lifecycle._questions import TLS, Command, Contact, FileMark, Question, Ran
 from trio_lifecycle._ready_contract import ArmedReady, ReadyMode, StableFor
 from trio_lifecycle._records import ClaimHolder, DaemonRecord, Identity, RecordChange
 from trio_lifecycle._registry_contract import Registry
@@ -28,10 +29,14 @@ from trio_lifecycle._requests import SpawnRequest
 from trio_lifecycle._start import Start
 
 __all__ = [
+    "TLS",
     "Answer",
     "ArmedReady",
     "ClaimHolder",
+    "Command",
+    "Contact",
     "DaemonRecord",
+    "FileMark",
     "Guarantee",
     "Hearing",
     "Identity",
@@ -41,6 +46,8 @@ __all__ = [
     "Prober",
     "Process",
     "Progress",
+    "Question",
+    "Ran",
     "ReadyMode",
     "RecordChange",
     "Recovering",
@@ -116,7 +123,7 @@ class Spawner(ABC):
 
     @abstractmethod
     def open_prober(self) -> Prober:
-        """Give the means to ask daemons of this spawner over HTTP."""
+        """Give the means to ask daemons of this spawner, from where they run."""
 
 
 class ReservedPort(Protocol):
@@ -184,13 +191,18 @@ for _value in (
     Answer,
     ArmedReady,
     ClaimHolder,
+    Command,
+    Contact,
     DaemonRecord,
+    FileMark,
     Hearing,
     Identity,
     Marker,
     Prober,
     Process,
     Progress,
+    Question,
+    Ran,
     ReadyMode,
     RecordChange,
     Registry,

@@ -10,6 +10,7 @@ from tests.benchmarks._command import interpreter, serving
 from tests.benchmarks._table import Row, Table, middle, percentile_90
 from trio_lifecycle import DaemonLifecycle, LocalSpawner
 from trio_lifecycle._ports import reserve_port
+from trio_lifecycle.abc import Question
 
 ROUNDS: Final = 500
 GOAL_RATIO: Final = 1.75
@@ -54,10 +55,10 @@ async def _seconds(
     port: int, starter: DaemonLifecycle, other: DaemonLifecycle
 ) -> dict[str, list[float]]:
     client = LocalSpawner().open_prober()
-    url = f"http://127.0.0.1:{port}/"
+    question = Question(f"http://127.0.0.1:{port}/")
 
     async def get() -> None:
-        answer = await client.get(url)
+        answer = await client.ask(question)
         assert 200 == answer.status
 
     async def remembered() -> None:

@@ -1,76 +1,88 @@
-"""Ready when the daemon answers a GET with success."""
+"""Ready when the daemon answers over HTTP with success."""
 
-import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from functools import lru_cache
+import os
 from typing import Final
 
-import trio
 from attrs import field, frozen
 
-from trio_lifecycle._errors import ConfigError, ForeignDaemonError
-from trio_lifecycle._markers import FREE_PORT, Marker, fill, markers_in, show
-from trio_lifecycle._polling import next_interval
-from trio_lifecycle._seconds import check_seconds
-from trio_lifecycle._urls import (
-    addresses,
-    check_url,
-    host_of,
-    loopback_addresses,
-    port_of,
-    with_host,
-)
+from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._markers import fill, markers_in, show
+from trio_lifecycle._urls import check_url, port_of
 from trio_lifecycle.abc import (
-    Answer,
+    TLS,
     ArmedReady,
     Prober,
-    Process,
+    Question,
     ReadyMode,
     Report,
     Sighting,
     Start,
-    Verdict,
 )
+from trio_lifecycle.ready._answers import (
+    MOST_BODY_BYTES,
+    Body,
+    Expectation,
+    Judge,
+    accepts,
+    check_body,
+    check_expect,
+)
+from trio_lifecycle.ready._http_places import http_places
+from trio_lifecycle.ready._options import (
+    Headers,
+    check_headers,
+    check_method,
+    check_tls,
+    secrets_in,
+)
+from trio_lifecycle.ready._polled import (
+    DEFAULT_INTERVAL_S,
+    DEFAULT_PROBE_TIMEOUT_S,
+    ArmedPolled,
+    Outcome,
+    Place,
+    Reply,
+    check_interval,
+    check_probe_timeout,
+    port_values,
+)
+from trio_lifecycle.ready._statuses import Statuses, read_statuses, show_statuses
+from trio_lifecycle.ready._unix_place import check_socket_path, socket_path
 
-_log: Final = logging.getLogger("trio_lifecycle")
+# Neither a redirect nor an error: RFC 9110 section 15.
+SUCCESS: Final = frozenset(range(200, 300))
 
-# The longest pause between two probes, as in the design that this grew from. It is reached after 10
-# s of waiting.
-DEFAULT_INTERVAL_S: Final = 0.1
-
-# How long one probe may take, as Kubernetes has it. A health endpoint that needs longer never
-# counts as up.
-DEFAULT_PROBE_TIMEOUT_S: Final = 1.0
+# What a status line can hold: RFC 9112 section 4. Those below 200 are no answers yet.
+_POSSIBLE: Final = range(200, 1000)
 
 
 def _url(value: str) -> str:
     return check_url("url", value)
 
 
-def _interval(value: float) -> float:
-    return check_seconds("interval", value)
+def _statuses(statuses: Statuses) -> frozenset[int]:
+    found = read_statuses("statuses", statuses, _POSSIBLE)
+    if not found:
+        raise ConfigError("statuses", "must hold at least one: with none, it is never ready")
+    return found
 
 
-def _probe_timeout(value: float) -> float:
-    return check_seconds("probe_timeout", value)
+def _fatal_statuses(statuses: Statuses) -> frozenset[int]:
+    return read_statuses("fatal_statuses", statuses, _POSSIBLE)
 
 
-# Between two looks whether a question has left the queue of a passed socket.
-_LOOK_AT_QUEUE_S: Final = 0.05
-
-# What an answer says of who gives it stands at its beginning.
-MOST_BODY_BYTES: Final = 65_536
-
-Expectation = Callable[[Answer], object]
+def _unix_socket(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else check_socket_path("unix_socket", path)
 
 
-def _expect(value: Expectation | None) -> Expectation | None:
-    if value is not None and not callable(value):
-        raise ConfigError("expect", f"must be a callable that takes an answer, not {value!r}")
+def _success_threshold(count: int) -> int:
+    value: object = count
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError("success_threshold", f"must be a number, 1 or more, not {value!r}")
     return value
 
 
-@frozen
+@frozen(repr=False)
 class HealthCheck(ReadyMode):
     """Ready when a GET of ``url`` is answered with a status of 200 to 299.
 
@@ -78,6 +90,9 @@ class HealthCheck(ReadyMode):
     or as ``localhost``, no other program than the daemon's own. The first probe is sent at once;
     the pause between two grows with the time waited, 1.5 % of it, from 1 ms up to ``interval``. At
     the deadline one last probe is sent.
+
+    A daemon that runs already is the same daemon, however it is asked: of all this only ``url`` and
+    ``unix_socket`` count as a change of its configuration.
 
     Attributes:
         url: What to ask. It may hold FREE_PORT. ``localhost`` means 127.0.0.1, then ::1.
@@ -93,209 +108,167 @@ class HealthCheck(ReadyMode):
             daemon. Give one for a daemon behind a wrapper, in a container, of another user or on
             another machine, and for one that is started by an interpreter; too lenient, it adopts
             strangers.
+        method: How it is asked. Defaults to GET. A POST has no body.
+        headers: What is sent besides, such as ``{"Authorization": "Bearer ..."}``. Defaults to
+            nothing. No value shows in ``repr``; those of Authorization, Cookie and others whose
+            name speaks of a key, token, secret or the like are blotted out of output tails.
+        statuses: With which statuses it is up: numbers, ranges, or several of them, such as
+            ``(range(200, 300), 401)``. Defaults to 200 to 299.
+        fatal_statuses: After which statuses waiting can't help: from the daemon itself, one is a
+            ReadyError at once. They win over ``statuses``. Defaults to none.
+        body: What the first 64 KiB of the body must be like: a text that stands there, a compiled
+            pattern that is found, or a callable that is given the ``Answer`` and returns true or
+            false. One that raises is logged once, and counts as a no; but a TypeError or NameError
+            is a mistake, and ends the start. Defaults to None: the body is not read.
+        tls: How TLS is spoken, for a URL of https. Defaults to None: the certificate must be one
+            that the system trusts.
+        unix_socket: The path of a UNIX socket to connect to; the URL's host and port are then only
+            said to the daemon. It may hold FREE_PORT; a relative one is relative to the daemon's
+            ``working_dir``, and is asked only after the spawn. Defaults to None: TCP.
+        success_threshold: How many successes in a row it takes, ``interval`` apart. Defaults to 1.
+            More delay the news of readiness. What runs already is asked for one.
+
+    Raises:
+        ConfigError: A value can't be meant. The message names the field.
     """
 
     url: str = field(converter=_url)
-    interval: float = field(default=DEFAULT_INTERVAL_S, converter=_interval)
+    interval: float = field(default=DEFAULT_INTERVAL_S, converter=check_interval)
     probe_timeout: float = field(
-        default=DEFAULT_PROBE_TIMEOUT_S, converter=_probe_timeout, kw_only=True
+        default=DEFAULT_PROBE_TIMEOUT_S, converter=check_probe_timeout, kw_only=True
     )
-    expect: Expectation | None = field(default=None, converter=_expect, kw_only=True)
+    expect: Expectation | None = field(default=None, converter=check_expect, kw_only=True)
+    method: str = field(default="GET", converter=check_method, kw_only=True)
+    headers: Headers = field(default=(), converter=check_headers, kw_only=True)
+    statuses: frozenset[int] = field(default=SUCCESS, converter=_statuses, kw_only=True)
+    fatal_statuses: frozenset[int] = field(
+        default=frozenset(), converter=_fatal_statuses, kw_only=True
+    )
+    body: Body | None = field(default=None, converter=check_body, kw_only=True)
+    tls: TLS | None = field(default=None, converter=check_tls, kw_only=True)
+    unix_socket: str | None = field(default=None, converter=_unix_socket, kw_only=True)
+    success_threshold: int = field(default=1, converter=_success_threshold, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.tls is not None and not self.url.startswith("https:"):
+            raise ConfigError("tls", "has no meaning where the URL does not begin with https://")
+        if self.body is not None and self.method == "HEAD":
+            raise ConfigError("body", "can't be looked at: the answer to HEAD has none")
 
     def __repr__(self) -> str:
-        limits = f"interval={self.interval}, probe_timeout={self.probe_timeout}"
-        if self.expect is not None:
-            limits += f", expect={getattr(self.expect, '__qualname__', self.expect)}"
-        return f"HealthCheck({show(self.url)!r}, {limits})"
+        parts = [f"{show(self.url)!r}", f"interval={self.interval}"]
+        parts += [f"probe_timeout={self.probe_timeout}"]
+        parts += [f"{name}={shown}" for name, shown in self._shown_options().items()]
+        return f"HealthCheck({', '.join(parts)})"
+
+    def _shown_options(self) -> dict[str, object]:
+        """Write what is not as usual, without the values of headers."""
+        shown: dict[str, object] = {}
+        for name in ("expect", "body"):
+            value = getattr(self, name)
+            if value is not None:
+                shown[name] = getattr(value, "__qualname__", repr(value))
+        if self.method != "GET":
+            shown["method"] = self.method
+        if self.headers:
+            shown["headers"] = f"{{{', '.join(f'{name!r}: ...' for name, _ in self.headers)}}}"
+        if self.statuses != SUCCESS:
+            shown["statuses"] = f"{{{show_statuses(self.statuses)}}}"
+        if self.fatal_statuses:
+            shown["fatal_statuses"] = f"{{{show_statuses(self.fatal_statuses)}}}"
+        if self.tls is not None:
+            shown["tls"] = self.tls
+        if self.unix_socket is not None:
+            shown["unix_socket"] = repr(show(self.unix_socket))
+        if self.success_threshold > 1:
+            shown["success_threshold"] = self.success_threshold
+        return shown
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The URL."""
-        return (self.url,)
+        """The URL, and the UNIX socket if there is one."""
+        return (self.url,) if self.unix_socket is None else (self.url, self.unix_socket)
 
     @property
     def longest_interval_s(self) -> float:
         """The interval."""
         return self.interval
 
-    async def arm(self, start: Start) -> "ArmedHealthCheck":
-        """Load the HTTP client."""
-        values: dict[Marker, str] = {} if start.port is None else {FREE_PORT: str(start.port)}
-        await start.prober.prepare()
-        return ArmedHealthCheck(self, fill(self.url, values), start)
+    @property
+    def shortest_wait_s(self) -> float:
+        """What lies between the successes."""
+        return (self.success_threshold - 1) * self.interval
 
-    async def arm_again(self, start: Start) -> "ArmedHealthCheck":
+    async def arm(self, start: Start) -> ArmedReady:
+        """Load the HTTP client, and what it needs for TLS.
+
+        Raises:
+            ConfigError: A file for TLS is not what it should be, or a path is too long.
+        """
+        return await self._armed(start, self.success_threshold)
+
+    async def arm_again(self, start: Start) -> ArmedReady:
         """Ask the same URL, with the port that the daemon has."""
-        return await self.arm(start)
+        return await self._armed(start, 1)
+
+    async def _armed(self, start: Start, threshold: int) -> ArmedReady:
+        url, path = fill(self.url, port_values(start)), self.unix_socket
+        if path is not None:
+            path = socket_path("unix_socket", path, start)
+        question = self._question(url, path, 0 if self.body is None else MOST_BODY_BYTES)
+        await start.prober.prepare(question)
+        return ArmedPolled(
+            start,
+            url,
+            self._places(start.prober, question),
+            self._report(url, start.port),
+            self.interval,
+            threshold=threshold,
+            secrets=secrets_in(self.headers),
+        )
 
     async def find_running(self, prober: Prober) -> Sighting | None:
-        """Send one probe, if the URL is known before the spawn."""
-        if markers_in([self.url]):
+        """Send one probe, if it is known before the spawn where."""
+        if markers_in(self.texts) or not (self.unix_socket or "/").startswith("/"):
             return None
-        wanted = 0 if self.expect is None else MOST_BODY_BYTES
-        for url in _places(self.url):
-            answer = await _probe(prober, url, self.probe_timeout, wanted)
-            if not answer.absent:
-                return self._sighting(answer, url)
+        reads = self.expect is not None or self.body is not None
+        question = self._question(self.url, self.unix_socket, MOST_BODY_BYTES if reads else 0)
+        for place in self._places(prober, question):
+            reply = await place.ask()
+            if not reply.absent:
+                return self._sighting(reply, place)
         return None
 
-    def _sighting(self, answer: Answer, url: str) -> Sighting:
-        is_up = is_success(answer)
+    def _places(self, prober: Prober, question: Question) -> list[Place]:
+        judge = Judge(self.statuses, self.fatal_statuses, self.body)
+        return http_places(prober, question, self.probe_timeout, judge)
+
+    def _question(self, url: str, unix_path: str | None, body_bytes: int) -> Question:
+        return Question(
+            url,
+            method=self.method,
+            headers=self.headers,
+            body_bytes=body_bytes,
+            tls=self.tls,
+            unix_path=unix_path,
+        )
+
+    def _report(self, url: str, port: int | None) -> Report:
+        # Over a UNIX socket the URL leads nowhere for anybody else.
+        return Report(url, port_of(url)) if self.unix_socket is None else Report(None, port)
+
+    def _sighting(self, reply: Reply, place: Place) -> Sighting:
+        is_up = reply.outcome is Outcome.UP
         accepted: bool | None = False
         if self.expect is not None:
-            accepted = _accepts(self.expect, answer) if is_up else None
+            accepted = None
+            if is_up and reply.answer is not None:
+                accepted = accepts(self.expect, reply.answer)
         return Sighting(
-            report=Report(self.url, port_of(self.url)) if is_up else None,
-            detail=f"{self.url} {answer}",
-            address=_address(url),
+            report=self._report(self.url, None) if is_up else None,
+            detail=f"{self.url} {reply.text}",
+            address=place.address,
             accepted=accepted,
             place=self.url,
             refused=self.expect is not None and accepted is False,
         )
-
-
-class ArmedHealthCheck(ArmedReady):
-    """A health check of one spawn."""
-
-    def __init__(self, mode: HealthCheck, url: str, start: Start) -> None:
-        self._mode = mode
-        self._url = url
-        self._places = _places(url)
-        self._name = start.name
-        self._prober = start.prober
-        self._queue_at = start.queue_at
-        self._answer = Answer(None, "was not asked yet")
-        self._report = Report(url, port_of(url))
-
-    @property
-    def awaited(self) -> str:
-        """The URL."""
-        return self._url
-
-    @property
-    def last_seen(self) -> str:
-        """The last answer."""
-        return f"{self._url} {self._answer}"
-
-    async def wait(self, process: Process) -> Report:
-        """Probe until one succeeds."""
-        began = trio.current_time()
-        while (report := await self._look(process, self._probe_in_queue)) is None:
-            waited = trio.current_time() - began
-            await trio.sleep(next_interval(waited, self._mode.interval))
-        return report
-
-    async def ask(self, process: Process) -> Report | None:
-        """Send one probe, and look who answered."""
-        return await self._look(process, self._probe)
-
-    async def _look(
-        self, process: Process, probe: Callable[[str], Awaitable[Answer]]
-    ) -> Report | None:
-        foreign: tuple[str, int] | None = None
-        for url in self._places:
-            answer = await probe(url)
-            if url == self._places[0] or not answer.absent:
-                self._answer = answer
-            if is_success(answer):
-                address = _address(url)
-                verdict = await self._verdict(process, url, address)
-                if verdict is Verdict.OURS:
-                    return self._report
-                if verdict is Verdict.FOREIGN:
-                    foreign = foreign or address
-        if foreign:
-            owner = self._prober.describe_owner(*foreign)
-            raise ForeignDaemonError(self._name, self._url, owner)
-        return None
-
-    async def _probe(self, url: str) -> Answer:
-        return await _probe(self._prober, url, self._mode.probe_timeout)
-
-    async def _probe_in_queue(self, url: str) -> Answer:
-        """Ask once; where the question waits to be accepted, the limit counts from then.
-
-        One after the other would fill the queue, and keep the daemon busy once it is up.
-        """
-        address = _address(url)
-        if address is None or self._queue_at(*address) is None:
-            return await self._probe(url)
-        answer = _overdue(self._mode.probe_timeout)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._limit, *address, nursery.cancel_scope)
-            answer = await self._prober.get(url)
-            nursery.cancel_scope.cancel()
-        return answer
-
-    @trio.lowlevel.enable_ki_protection
-    async def _limit(self, host: str, port: int, asking: trio.CancelScope) -> None:
-        await trio.sleep(self._mode.probe_timeout)
-        if self._queue_at(host, port):
-            # First in, first out: when the queue is empty, the question was taken out of it.
-            while self._queue_at(host, port):  # noqa: ASYNC110  # nobody tells
-                await trio.sleep(_LOOK_AT_QUEUE_S)
-            await trio.sleep(self._mode.probe_timeout)
-        asking.cancel()
-
-    async def _verdict(
-        self, process: Process, url: str, address: tuple[str, int] | None
-    ) -> Verdict:
-        """Say whose a success was; UNKNOWN: ask again later."""
-        if address is None:
-            return Verdict.OURS
-        try:
-            verdict = await process.listener_at(*address)
-            if verdict is Verdict.UNKNOWN and process.pid is not None:
-                # Nobody is seen to listen. A stranger may have left, and then there is no more
-                # success; or the connection is brought to where the daemon listens.
-                answer = await _probe(self._prober, url, self._mode.probe_timeout)
-                verdict = await process.listener_at(*address)
-                if verdict is Verdict.UNKNOWN and is_success(answer):
-                    return Verdict.OURS
-        except OSError as error:
-            self._answer = Answer(None, f"answered, but by whom can't be seen: {error.strerror}")
-            return Verdict.UNKNOWN
-        # A daemon that has ended meanwhile owns nothing; the race with its end then says what
-        # happened.
-        return Verdict.OURS if process.ended or process.pid is None else verdict
-
-
-def _accepts(expect: Expectation, answer: Answer) -> bool:
-    try:
-        said = expect(answer)
-    except Exception as error:
-        # Most of them can't read what a stranger answers. A text: the error would keep all frames.
-        _log.warning("expect failed at an answer, which counts as a no: %s", repr(error))
-        return False
-    if isinstance(said, Coroutine):
-        said.close()
-        raise ConfigError("expect", "must say it at once; an async function can't be asked")
-    return bool(said)
-
-
-async def _probe(prober: Prober, url: str, limit_s: float, body_bytes: int = 0) -> Answer:
-    """Ask once, within a limit."""
-    with trio.move_on_after(limit_s):
-        return await (prober.get(url, body_bytes) if body_bytes else prober.get(url))
-    return _overdue(limit_s)
-
-
-def _overdue(limit_s: float) -> Answer:
-    return Answer(None, f"gave no answer within {limit_s} s")
-
-
-@lru_cache(maxsize=1024)
-def _places(url: str) -> tuple[str, ...]:
-    """Give the URLs to ask in turn: ``localhost`` is two places, anything else one."""
-    hosts = loopback_addresses(host_of(url))
-    return tuple(with_host(url, host) for host in hosts) if len(hosts) > 1 else (url,)
-
-
-def is_success(answer: Answer) -> bool:
-    """Say whether a daemon that gives this answer is up."""
-    return answer.status is not None and 200 <= answer.status <= 299
-
-
-def _address(url: str) -> tuple[str, int] | None:
-    """Say where to look for who answers; None for a name, which may be another machine's."""
-    return next(((digits, port_of(url)) for digits in addresses(host_of(url))), None)

@@ -139,7 +139,7 @@ class LocalSpawner(Spawner):
 
     def open_prober(self) -> Prober:
         """Ask from this machine."""
-        return LocalProber()
+        return LocalProber(self)
 
 
 async def _start(

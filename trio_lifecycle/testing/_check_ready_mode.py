@@ -19,8 +19,9 @@ _WATCHED_S = 0.2
 async def check_ready_mode(mode: ReadyMode, *, waits: bool = True) -> None:
     """Hold a ready mode to its contract.
 
-    The daemon of the check says nothing and answers nothing, so a mode is seen to wait, to be
-    cancelled, and to leave nothing behind. That it hears a daemon is for a test of its own.
+    The daemon of the check takes connections, but says nothing and answers nothing, so a mode is
+    seen to wait, to be cancelled, and to leave nothing behind. That it hears a daemon is for a test
+    of its own.
 
     Args:
         mode: The mode.

@@ -47,6 +47,13 @@ class SimulatedDaemon:
         unseen: Whether one that was recorded lives can't be told, as from another machine.
         writes: What it writes when it is spawned.
         says: The lines that it writes later: pairs (from when on, the line), the earliest first.
+        path: The path of its socket, and of the file that it writes. Defaults to None: any, for
+            there is no other daemon.
+        file_after: When it writes its file, which stays when it ends. Defaults to None: with the
+            first success of its health.
+        probes: What a command that looks at it ends with over time: pairs (from when on, exit
+            status); the status may be ``HANGS``. Defaults to None: 0 while its health is a success,
+            ``HANGS`` while that hangs, else 1.
         port: Its port where it uses no FREE_PORT.
         registry: Where a detached one is remembered; each has its own unless one is given.
     """
@@ -65,6 +72,9 @@ class SimulatedDaemon:
     unseen: bool = False
     writes: bytes = b""
     says: Sequence[tuple[float, str]] = ()
+    path: str | None = None
+    file_after: float | None = None
+    probes: Sequence[tuple[float, int]] | None = None
     port: int = 8080
     registry: Registry = field(factory=MemoryRegistry)
     incarnations: list[Incarnation] = field(factory=list, init=False)

@@ -15,6 +15,11 @@ REFUSES: Final = -1
 HANGS: Final = -2
 """Instead of an HTTP status: the connection is taken and never answered."""
 
+_SUCCESS: Final = range(200, 300)
+
+# What a command ends with that finds no daemon that is up.
+_FAILED: Final = 1
+
 _births: Final = count(1)
 
 
@@ -35,6 +40,9 @@ class Simulated(Protocol):
     unseen: bool
     writes: bytes
     says: Sequence[tuple[float, str]]
+    path: str | None
+    file_after: float | None
+    probes: Sequence[tuple[float, int]] | None
 
     @property
     def incarnations(self) -> Sequence["Incarnation"]:
@@ -112,13 +120,34 @@ class Incarnation:
 
     def answer(self) -> int:
         """What it answers now: an HTTP status, REFUSES or HANGS."""
-        if self.at_gate:
-            return REFUSES
-        age = self._now() - self.born
+        return self._planned(self._health, REFUSES)
+
+    def probe(self) -> int:
+        """What a command that looks at it ends with now: an exit status, or HANGS."""
+        if self.daemon.probes is not None:
+            return self._planned(self.daemon.probes, _FAILED)
+        status = self.answer()
+        return HANGS if status == HANGS else 0 if status in _SUCCESS else _FAILED
+
+    @property
+    def _health(self) -> Sequence[tuple[float, int]]:
         plan = self.daemon.health
-        if plan is None:
-            plan = [(0.0, REFUSES), (self.daemon.ready_after, 200)]
-        return next((status for since, status in reversed(plan) if age >= since), REFUSES)
+        return [(0.0, REFUSES), (self.daemon.ready_after, 200)] if plan is None else plan
+
+    def _planned(self, plan: Sequence[tuple[float, int]], otherwise: int) -> int:
+        if self.at_gate:
+            return otherwise
+        age = self._now() - self.born
+        return next((status for since, status in reversed(plan) if age >= since), otherwise)
+
+    @property
+    def has_file(self) -> bool:
+        """Whether it has written its file by now; one that was written stays."""
+        after = self.daemon.file_after
+        if after is None:
+            after = next((since for since, status in self._health if status in _SUCCESS), inf)
+        moment = inf if self.at_gate else self.born + after
+        return moment <= min(self._now(), self.ends)
 
     def moment_of(self, number: int) -> float:
         """When it writes a line, by the line's number; never, if it has none of that number."""
@@ -133,9 +162,14 @@ class Incarnation:
         now = self._now()
         return sum(self.moment_of(number) <= now for number in range(len(self.daemon.says)))
 
+    @property
+    def listens(self) -> bool:
+        """Whether it takes connections now."""
+        return not self.ended and self.answer() != REFUSES
+
     def listens_at(self, port: int) -> bool:
         """Whether it has this port open now."""
-        return self.port == port and not self.ended and self.answer() != REFUSES
+        return self.port == port and self.listens
 
     def signal(self, signum: int) -> None:
         """Get a signal."""

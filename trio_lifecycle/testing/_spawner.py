@@ -3,14 +3,12 @@
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
 from attrs import frozen
 
 from trio_lifecycle import BinaryNotFoundError, DaemonStateUnknownError, SpawnError
 from trio_lifecycle.abc import (
-    Answer,
     DaemonRecord,
     Hearing,
     Identity,
@@ -21,7 +19,8 @@ from trio_lifecycle.abc import (
     SpawnRequest,
     Verdict,
 )
-from trio_lifecycle.testing._incarnation import HANGS, REFUSES, Incarnation, Simulated
+from trio_lifecycle.testing._incarnation import Incarnation, Simulated
+from trio_lifecycle.testing._prober import SimulatedProber
 
 # The name of the one machine that there is, and of its one boot.
 _MACHINE: Final = "simulated"
@@ -76,7 +75,7 @@ class SimulatedSpawner(Spawner):
 
     def open_prober(self) -> Prober:
         """Ask the simulated daemons."""
-        return SimulatedProber(self._daemons())
+        return SimulatedProber(self._daemons(), SimulatedProcess, self._daemon)
 
     def _daemons(self) -> list[Simulated]:
         if isinstance(self._programs, Mapping):
@@ -182,8 +181,13 @@ class SimulatedProcess(Process):
         """What the daemon's description says."""
         if self._it.daemon.is_foreign:
             return Verdict.FOREIGN
-        # The first who has a port keeps it.
-        holder = next((one for one in self._it.daemon.incarnations if one.listens_at(port)), None)
+        ours = self._it.daemon.incarnations
+        if host.startswith("/"):
+            # Who binds a path anew takes it from the one before.
+            holder = next((one for one in reversed(ours) if one.listens), None)
+        else:
+            # The first who has a port keeps it.
+            holder = next((one for one in ours if one.listens_at(port)), None)
         return Verdict.OURS if holder in (None, self._it) else Verdict.FOREIGN
 
     def runs(self, program: str) -> bool | None:
@@ -257,46 +261,3 @@ class _Heard(Hearing):
 
     def close(self) -> None:
         self._scope.cancel()
-
-
-class SimulatedProber(Prober):
-    """Asks simulated daemons."""
-
-    def __init__(self, daemons: list[Simulated]) -> None:
-        self._daemons = daemons
-
-    async def get(self, url: str, body_bytes: int = 0) -> Answer:
-        """Ask whoever lives at the port, or be refused."""
-        await trio.lowlevel.checkpoint()
-        incarnation = self._at(urlsplit(url).port or 80)
-        status = REFUSES if incarnation is None else incarnation.answer()
-        if incarnation is None or status == REFUSES:
-            return Answer(None, "refused the connection", absent=True)
-        if status == HANGS:
-            await trio.sleep_forever()
-        await trio.sleep(incarnation.daemon.answer_after)
-        if incarnation.ended:
-            return Answer(None, "closed the connection without an answer")
-        return Answer(status)
-
-    async def owner_of(self, host: str, port: int) -> Process:
-        """Give whoever lives there."""
-        await trio.lowlevel.checkpoint()
-        incarnation = self._at(port)
-        assert incarnation is not None
-        return SimulatedProcess(incarnation)
-
-    def describe_owner(self, host: str, port: int) -> str:
-        """Name whoever lives there."""
-        incarnation = self._at(port)
-        return "nobody" if incarnation is None else f"process {incarnation.pid} (simulated)"
-
-    def _at(self, port: int) -> Incarnation | None:
-        living = [
-            incarnation
-            for daemon in self._daemons
-            for incarnation in daemon.incarnations
-            if incarnation.port == port and not incarnation.ended
-        ]
-        listening = [incarnation for incarnation in living if incarnation.listens_at(port)]
-        return next(iter(listening or living), None)
