@@ -3,20 +3,21 @@
 import os
 import resource
 import socket
-import ssl
 import stat
-import subprocess
 from pathlib import Path
 
 import pytest
 import trio
 import trio.testing
 
+from tests.certificates import certificate, tls
 from tests.servers import OK, Ask, Talk, ask_anywhere, ask_loopback, get, hang, saying, server
 from tests.support import free_port, run_app
 from trio_lifecycle import _loopback_http
 from trio_lifecycle._http import HTTPClient
 from trio_lifecycle.abc import Answer, Question
+
+__all__ = ["certificate"]
 
 
 @pytest.fixture(params=[ask_loopback, ask_anywhere])
@@ -197,24 +198,6 @@ async def test_the_want_of_descriptors_is_a_problem_and_no_exception(ask: Ask) -
 
 
 # --- TLS ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate for 127.0.0.1 that nobody but itself vouches for, with its key."""
-    path = tmp_path_factory.mktemp("tls") / "self-signed.pem"
-    words = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=test"
-    extension = "subjectAltName=IP:127.0.0.1"
-    command = ["openssl", *words.split(), "-addext", extension, "-keyout", str(path), "-out", "-"]
-    done = subprocess.run(command, capture_output=True, check=True)
-    path.write_bytes(path.read_bytes() + done.stdout)
-    return path
-
-
-def tls(certificate: Path) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
-    return context
 
 
 @pytest.mark.needs("openssl")

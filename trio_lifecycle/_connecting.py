@@ -10,23 +10,15 @@ from typing import Final
 # A host in digits and a port, or the path of a UNIX socket.
 Address = tuple[str, int] | str
 
-# Errors of connect(2) that mean: nothing is there. A time-out is not among them: it means that
-# nobody knows.
-ABSENT: Final = frozenset(
-    {
-        errno.ECONNREFUSED,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.EADDRNOTAVAIL,
-        errno.EAFNOSUPPORT,  # no IPv6 here
-    }
-)
-
 # What a machine without IPv6 says of ::1, such as most containers.
 _NO_IPV6: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENETUNREACH, errno.EAFNOSUPPORT})
 
 # What connect(2) says of a path that leads nowhere.
 _NO_PATH: Final = frozenset({errno.ENOENT, errno.ENOTDIR})
+
+# Errors of connect(2) that mean: nothing is there. A time-out is not among them: it means that
+# nobody knows.
+_ABSENT: Final = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, *_NO_IPV6, *_NO_PATH})
 
 # What a resolver says when it is sure (getaddrinfo(3)). With EAI_AGAIN and EAI_FAIL nobody knows.
 _NO_SUCH_HOST: Final = frozenset({socket.EAI_NONAME, socket.EAI_NODATA})
@@ -79,7 +71,7 @@ def explain(error: BaseException) -> tuple[str, bool]:
         if isinstance(cause, socket.gaierror):
             problem = f"has a host that can't be resolved ({cause.strerror})"
             return problem, cause.errno in _NO_SUCH_HOST
-        if isinstance(cause, OSError) and cause.errno in ABSENT:
+        if isinstance(cause, OSError) and cause.errno in _ABSENT:
             return f"could not be connected to ({os.strerror(cause.errno)})", True
     return f"could not be connected to ({reason(error)})", False
 

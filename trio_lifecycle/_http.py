@@ -1,10 +1,12 @@
 """Asking a URL anywhere over HTTP: the only file that says httpx."""
 
+import functools
 import importlib.util
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 import trio
 
@@ -69,7 +71,7 @@ class HTTPClient:
             question.method,
             question.url,
             headers=_headers(question),
-            content=question.body or None,
+            stream=_stream_class()(question.body),
             extensions=extensions,
         )
         try:
@@ -104,10 +106,45 @@ def _tls_of(question: Question) -> TLS | None:
 
 
 def _headers(question: Question) -> dict[str, str]:
-    headers = _HEADERS | {name.lower(): value for name, value in question.headers}
+    headers = {
+        "host": urlsplit(question.url).netloc,
+        **_HEADERS,
+        **{name.lower(): value for name, value in question.headers},
+    }
     if question.http2:
         del headers["connection"]  # RFC 9113 section 8.2.2 forbids it
+    if question.says_length:
+        headers["content-length"] = str(len(question.body))
     return headers
+
+
+class _Once(AsyncIterator[bytes]):
+    """A body in one piece.
+
+    Httpx's own is an async generator, which Python warns of when a server closes too early.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self._left = [body] if body else []
+
+    async def __anext__(self) -> bytes:
+        if not self._left:
+            raise StopAsyncIteration
+        return self._left.pop()
+
+
+@functools.cache
+def _stream_class() -> "Callable[[bytes], httpx.AsyncByteStream]":
+    import httpx
+
+    class Body(httpx.AsyncByteStream):
+        def __init__(self, body: bytes) -> None:
+            self._body = body
+
+        def __aiter__(self) -> AsyncIterator[bytes]:
+            return _Once(self._body)
+
+    return Body
 
 
 def _new_transport(

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 READ_BYTES: Final = 16_384
 
-# RFC 9110 section 8.6: any other method says how long its body is, also where it has none.
-_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
-
 
 @lru_cache(maxsize=1024)
 def way_to(question: Question) -> Address | None:
@@ -112,6 +109,6 @@ def _request(question: Question) -> "h11.Request":
         "connection": "close",
         **{name.lower(): value for name, value in question.headers},
     }
-    if question.body or question.method not in _WITHOUT_BODY:
+    if question.says_length:
         headers["content-length"] = str(len(question.body))
     return h11.Request(method=question.method, target=target, headers=list(headers.items()))

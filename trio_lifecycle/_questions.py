@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from attrs import field, frozen
 
@@ -10,6 +10,9 @@ from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._texts import check_plain_path
 
 # --- over HTTP ------------------------------------------------------------------------------------
+
+# RFC 9110 section 8.6: any other method expects a body.
+_WITHOUT_BODY: Final = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "TRACE"})
 
 
 def _is_flag(name: str, value: object) -> bool:
@@ -92,6 +95,11 @@ class Question:
     tls: TLS | None = field(default=None, kw_only=True)
     server_name: str | None = field(default=None, kw_only=True)
     http2: bool = field(default=False, kw_only=True)
+
+    @property
+    def says_length(self) -> bool:
+        """Whether it says how long its body is, also where there is none."""
+        return bool(self.body) or self.method not in _WITHOUT_BODY
 
 
 # --- by a connection ------------------------------------------------------------------------------

@@ -169,7 +169,7 @@ class HealthCheck(ReadyMode):
             if value is not None:
                 shown[name] = getattr(value, "__qualname__", repr(value))
         if self.method != "GET":
-            shown["method"] = self.method
+            shown["method"] = repr(self.method)
         if self.headers:
             shown["headers"] = f"{{{', '.join(f'{name!r}: ...' for name, _ in self.headers)}}}"
         if self.statuses != SUCCESS:
