@@ -77,12 +77,10 @@ class Client:
     async def answer(self) -> bytes:
         """Wait for the answer to its end."""
         said = b""
-        try:
-            with trio.fail_after(PATIENCE_S):
-                while more := await self._stream.receive_some():
-                    said += more
-        finally:
-            await self.close()
+        with trio.fail_after(PATIENCE_S):
+            while more := await self._stream.receive_some():
+                said += more
+        await self.close()
         return said
 
 

@@ -70,10 +70,8 @@ async def test_what_it_has_is_closed_in_nobody_else_when_this_program_closes_it(
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     try:
         async with trio.open_nursery() as nursery:
-            with os.fdopen(write_end, "wb"):
-                one = await spawn(
-                    nursery, "/bin/sh", "-c", "echo x >&3", descriptors={3: write_end}
-                )
+            one = await spawn(nursery, "/bin/sh", "-c", "echo x >&3", descriptors={3: write_end})
+            os.close(write_end)
             other = await spawn(nursery, "/bin/sleep", "1000")
             with trio.fail_after(PATIENCE_S):
                 await trio.lowlevel.wait_readable(read_end)

@@ -319,8 +319,9 @@ async def test_one_question_waits_for_a_slow_daemon_and_is_answered_at_once() ->
         assert (await client.answer()).endswith(b"02")
 
 
-async def test_a_question_that_was_accepted_and_lost_is_asked_again() -> None:
-    code = COUNTING.format(before="time.sleep(0.5); lost = server.accept()")
+@pytest.mark.parametrize("start_up_s", [0, 0.5])
+async def test_a_question_that_was_accepted_and_lost_is_asked_again(start_up_s: float) -> None:
+    code = COUNTING.format(before=f"time.sleep({start_up_s}); lost = server.accept()")
     async with DaemonLifecycle(checked(free_port(), code=code)).running() as daemon:
         assert daemon.ready_after_s < 5
 

@@ -4,17 +4,9 @@ import socket
 from collections.abc import Iterable
 from contextlib import suppress
 
-from trio_lifecycle._proc import (
-    Stat,
-    all_stats,
-    command_line,
-    has_variable,
-    holds_socket,
-    listeners_at,
-)
-from trio_lifecycle._requests import OWNER_VARIABLE
+from trio_lifecycle._proc import all_stats, command_line, holds_socket, listeners_at
 from trio_lifecycle._sock_diag import listening_sockets
-from trio_lifecycle._strays import mark_of
+from trio_lifecycle._strays import owners_among
 
 
 def describe_holder(host: str, port: int) -> str | None:
@@ -52,13 +44,7 @@ def find_main(inode: int) -> int | None:
     """
     holders = {pid: stat for pid, stat in all_stats().items() if holds_socket(pid, inode)}
     # Who has passed it to his daemon does not answer there himself.
-    for owner in [stat for stat in holders.values() if _owns_one_of(stat, holders)]:
-        del holders[owner.pid]
+    for owner in owners_among(holders):
+        del holders[owner]
     tops = [stat for stat in holders.values() if stat.ppid not in holders]
     return min(tops, key=lambda stat: stat.start_time).pid if tops else None
-
-
-def _owns_one_of(owner: Stat, holders: Iterable[int]) -> bool:
-    mark = mark_of(owner)
-    others = (pid for pid in holders if pid != owner.pid)
-    return bool(mark) and any(has_variable(pid, OWNER_VARIABLE, mark) for pid in others)

@@ -93,12 +93,6 @@ def owner_mark() -> str:
     return "" if owner is None else str(owner)
 
 
-def mark_of(stat: Stat) -> str:
-    """Write the mark that a process of our own namespace has, or would have, for its daemons."""
-    pid_namespace = namespace("self", "pid")
-    return "" if pid_namespace is None else str(Owner(pid_namespace, stat.pid, stat.start_time))
-
-
 def _this_process() -> Owner | None:
     text, pid_namespace = read_about("self", "stat"), namespace("self", "pid")
     if text is None or pid_namespace is None:
@@ -215,6 +209,16 @@ def _marks_of(pid: int) -> tuple[str, Owner] | None:
     instance_id = _variable(environment, INSTANCE_VARIABLE)
     owner = parse_mark(_variable(environment, OWNER_VARIABLE))
     return (instance_id, owner) if owner and _INSTANCE_ID.fullmatch(instance_id) else None
+
+
+def owners_among(stats: Mapping[int, Stat]) -> set[int]:
+    """Say which of these processes own others of them, as the marks of those say."""
+    pid_namespace = namespace("self", "pid") or 0
+    environments = (read_about(pid, "environ") or b"" for pid in stats)
+    owners = {parse_mark(_variable(each, OWNER_VARIABLE)) for each in environments}
+    return {
+        pid for pid, stat in stats.items() if Owner(pid_namespace, pid, stat.start_time) in owners
+    }
 
 
 def _variable(environment: bytes, name: str) -> str:
