@@ -313,7 +313,6 @@ while True:
 async def test_one_question_waits_for_a_slow_daemon_and_is_answered_at_once() -> None:
     code = COUNTING.format(before="time.sleep(0.9)")
     async with DaemonLifecycle(checked(free_port(), code=code)).running() as daemon:
-        assert daemon.ready_after_s < 2
         client = await Client.at_port(port_of(daemon))
         # The health check's was the first: it was not given up after its 0.2 s, four times over.
         assert (await client.answer()).endswith(b"02")
@@ -323,7 +322,8 @@ async def test_one_question_waits_for_a_slow_daemon_and_is_answered_at_once() ->
 async def test_a_question_that_was_accepted_and_lost_is_asked_again(start_up_s: float) -> None:
     code = COUNTING.format(before=f"time.sleep({start_up_s}); lost = server.accept()")
     async with DaemonLifecycle(checked(free_port(), code=code)).running() as daemon:
-        assert daemon.ready_after_s < 5
+        client = await Client.at_port(port_of(daemon))
+        assert b"200 OK" in await client.answer()
 
 
 # --- what can't be --------------------------------------------------------------------------------
