@@ -69,7 +69,10 @@ def _variables(name: str, value: object) -> Mapping[str, object]:
 def _env(env: Mapping[str, "str | os.PathLike[str] | None"]) -> Mapping[str, str | None]:
     given = _variables("env", env)
     return Environment(
-        {key: None if text is None else check_text(f"env[{key!r}]", text) for key, text in given.items()}
+        {
+            key: None if text is None else check_text(f"env[{key!r}]", text)
+            for key, text in given.items()
+        }
     )
 
 
