@@ -14,6 +14,8 @@ from tests.simulated import in_simulated_time
 from tests.support import request
 from trio_lifecycle import (
     FREE_PORT,
+    AllOf,
+    AnyOf,
     Callback,
     DaemonDiedError,
     DaemonLifecycle,
@@ -375,6 +377,9 @@ async def test_the_check_finds_a_spawner_that_breaks_the_contract(
         (HealthCheck("http://localhost:8080/", 0.5, probe_timeout=2.0), True),
         (Manual(), False),
         (LogLine(f"port {FREE_PORT}", fatal="failed"), True),
+        (AllOf(Manual(), HealthCheck("http://127.0.0.1:8080/")), True),
+        (AllOf(Manual(), AnyOf(Manual(), HealthCheck("http://127.0.0.1:8080/"))), False),
+        (AnyOf(HealthCheck("http://127.0.0.1:8080/"), HealthCheck("http://127.0.0.1:8081/")), True),
     ],
 )
 @in_simulated_time
@@ -383,7 +388,12 @@ async def test_the_ready_modes_that_ask_keep_the_contract(mode: ReadyMode, waits
 
 
 @pytest.mark.parametrize(
-    "mode", [Callback(), Notify(), Notify(watchdog=2), NewlineOnFD(3)], ids=repr
+    "mode",
+    [
+        *(Callback(), Notify(), Notify(watchdog=2), NewlineOnFD(3)),
+        AllOf(Manual(), AnyOf(Callback()), Notify(), NewlineOnFD(3)),
+    ],
+    ids=repr,
 )
 async def test_the_ready_modes_that_listen_keep_the_contract(mode: ReadyMode) -> None:
     await check_ready_mode(mode)

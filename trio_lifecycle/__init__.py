@@ -72,6 +72,8 @@ from trio_lifecycle._record_errors import (
 from trio_lifecycle._records import DaemonRecord
 from trio_lifecycle._version import __version__
 from trio_lifecycle.observe._logging import log_events
+from trio_lifecycle.ready._all_of import AllOf
+from trio_lifecycle.ready._any_of import AnyOf
 from trio_lifecycle.ready._callback import Callback, CallbackReceiver
 from trio_lifecycle.ready._exec import Exec
 from trio_lifecycle.ready._file_appears import FileAppears
@@ -101,6 +103,8 @@ __all__ = [
     "FREE_PORT",
     "TLS",
     "Adopted",
+    "AllOf",
+    "AnyOf",
     "BinaryNotFoundError",
     "Callback",
     "CallbackReceiver",

@@ -356,6 +356,8 @@ class ArmedStable(ArmedThrough):
 
     async def wait(self, process: Process) -> Report:
         """Wait for the mode, then see whether it holds."""
+        # Waited for again, it has to hold anew.
+        self._is_stable = False
         while True:
             await self._armed.wait(process)
             self._broken = True

@@ -52,6 +52,7 @@ class Sighting(NamedTuple):
             will be said once it is up.
         place: Where it was asked, for people.
         refused: True when what answers was said not to be the right one, whatever it runs.
+        others: What answers in further places, where the same daemon must be.
     """
 
     report: Report | None
@@ -60,6 +61,7 @@ class Sighting(NamedTuple):
     accepted: bool | None = False
     place: str = "its address"
     refused: bool = False
+    others: "tuple[Sighting, ...]" = ()
 
 
 class Verdict(Enum):

@@ -32,6 +32,7 @@ from trio_lifecycle.abc import (
     Report,
     Sighting,
     Spawner,
+    Verdict,
 )
 
 _log: Final = logging.getLogger("trio_lifecycle")
@@ -224,6 +225,9 @@ class Search:
         is_ours = sighting.accepted or await self._runs_our_program(process)
         if sighting.refused or not is_ours:
             raise self._foreign(sighting)
+        for other in sighting.others:
+            if other.accepted is not True and await _is_foreign_to(process, other):
+                raise self._foreign(other)
         await self._insist_on_no_other_name(process, sighting)
         armed = await self._arm_again("", sighting.report.port)
         return Adoptee(process, sighting.report, armed, None)
@@ -284,6 +288,13 @@ class Search:
         if sighting.address is None:
             return "a program that can't be seen from here"
         return self._by.prober.describe_owner(*sighting.address)
+
+
+async def _is_foreign_to(process: Process, place: Sighting) -> bool:
+    """Say whether it can be seen that another program answers in a place of the daemon."""
+    if place.address is None or process.pid is None:
+        return False
+    return await process.listener_at(*place.address) is Verdict.FOREIGN
 
 
 async def await_answer(
