@@ -123,6 +123,11 @@ class ArmedPlan(ArmedReady):
         return f"{self._plan.name} was not so"
 
     @property
+    def awaited(self) -> str:
+        """Its name, or nothing if it has none."""
+        return self._plan.name
+
+    @property
     def follows(self) -> bool:
         """As planned."""
         return self._plan.follows_with is not None

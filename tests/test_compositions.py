@@ -150,7 +150,7 @@ async def test_two_modes_that_set_the_same_thing_are_found_when_they_are_armed(
 ) -> None:
     heard: list[str] = []
     modes = [Planned(name, gives=gives, heard=heard) for name in "ab"]
-    with pytest.raises(ConfigError, match=r"two of them set the (environment variable 'A'|descr)"):
+    with pytest.raises(ConfigError, match=r"2 of them set the (environment variable 'A'|descr)"):
         await AllOf(*modes).arm(start())
     assert ["disarmed a", "disarmed b"] == sorted(heard)[-2:]
 
@@ -220,6 +220,13 @@ async def test_what_following_raises_leaves_as_it_entered() -> None:
         await at_work.follow(process)
     alone, _ = await armed(AllOf(Planned("c")))
     assert not alone.follows
+
+
+@each_kind
+@in_simulated_time
+async def test_what_is_waited_for_is_said_in_words(kind: type[AllOf]) -> None:
+    at_work, _ = await armed(kind(Planned("a"), Manual(), Planned("b")))
+    assert f"a {'and' if kind is AllOf else 'or'} b" == at_work.awaited
 
 
 # --- all ------------------------------------------------------------------------------------------

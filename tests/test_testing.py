@@ -1,13 +1,16 @@
 """The simulated world keeps the contracts of the real one, and the checks find who does not."""
 
+import os
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from attrs import evolve, frozen
+from attrs import evolve, field, frozen
 from hypothesis import given
 
 from tests.simulated import in_simulated_time
@@ -404,36 +407,102 @@ class Flawed(ReadyMode):
     """A ready mode with one flaw."""
 
     flaw: str
+    text: str = f"--port {FREE_PORT}"
+    pipes: list[tuple[int, int]] = field(factory=list, eq=False)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        return () if self.flaw == "untold" else (self.text,)
+
+    @property
+    def kind(self) -> str:
+        return "" if self.flaw == "kindless" else "Flawed"
+
+    @property
+    def channels(self) -> frozenset[str]:
+        channels = frozenset({"A", "fd 3"})
+        if self.flaw == "unset":
+            return set(channels)  # type: ignore[return-value]
+        return frozenset() if self.flaw == "open to all" else channels
+
+    @property
+    def shortest_wait_s(self) -> float:
+        return {"endless": inf, "early": 5.0}.get(self.flaw, 0.0)
 
     async def arm(self, start: Start) -> "FlawedArmed":
-        return FlawedArmed(self.flaw)
+        return FlawedArmed(self, start)
 
 
 class FlawedArmed(ArmedReady):
-    def __init__(self, flaw: str) -> None:
-        self._flaw = flaw
+    def __init__(self, mode: Flawed, start: Start) -> None:
+        self._flaw = mode.flaw
+        self._text = mode.text if mode.flaw == "unfilled" else "port 8080"
+        self._name = "same" if mode.flaw == "mixed up" else start.instance_id
+        self._secret = "s3cret" if mode.flaw == "of all" else f"s3cret{start.port}"
+        self._asked = 0
+        self._pipes = mode.pipes if mode.flaw == "greedy" else []
+        self._pipes.append(os.pipe())
+        self._here = 2 if mode.flaw == "shared" else self._pipes[-1][1]
 
     @property
     def env(self) -> dict[str, str]:
-        return {"A": "\0"} if self._flaw == "NUL" else {"A": "s3cret"}
+        return {"A": "\0"} if self._flaw == "NUL" else {"A": self._name}
+
+    @property
+    def descriptors(self) -> dict[int, int]:
+        here = -1 if self._flaw == "shut" else self._here
+        return {1 if self._flaw == "loud" else 3: here}
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        return ("s3cret",)
+        return (self._secret,)
 
     @property
     def last_seen(self) -> str:
-        return {"silent": "", "leaky": "s3cret"}.get(self._flaw, "nothing")
+        return {"silent": "", "leaky": self._secret}.get(self._flaw, f"nothing at {self._text}")
+
+    @property
+    def awaited(self) -> str:
+        return self._secret if self._flaw == "chatty" else ""
+
+    @property
+    def follows(self) -> bool:
+        return True
 
     async def wait(self, process: Process) -> Report:
-        if self._flaw != "hasty":
+        self._asked = 0
+        if self._flaw == "late to leave":
+            await self._leave_late()
+        if self._flaw == "leaky pipe":
+            os.pipe()
+        if self._flaw not in ("hasty", "early", "forgetful"):
             await trio.sleep_forever()
         return Report()
+
+    async def _leave_late(self) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(30.0)
 
     async def ask(self, process: Process) -> Report | None:
         if self._flaw == "stuck":
             await trio.sleep_forever()
-        return None
+        self._asked += 1
+        is_known = self._flaw == "early" or (self._flaw == "forgetful" and self._asked == 1)
+        return Report() if is_known else None
+
+    async def follow(self, process: Process) -> None:
+        if self._flaw == "bound":
+            await self._leave_late()
+        await trio.sleep_forever()
+
+    async def disarm(self) -> None:
+        if self._flaw == "slow":
+            await self._leave_late()
+        if self._flaw == "holder":
+            return
+        while self._pipes:
+            for descriptor in self._pipes.pop():
+                os.close(descriptor)
 
 
 @pytest.mark.parametrize(
@@ -441,17 +510,68 @@ class FlawedArmed(ArmedReady):
     [
         ("NUL", "a NUL", AssertionError),
         ("silent", "last_seen is empty", AssertionError),
-        ("leaky", "a secret shows", AssertionError),
+        ("leaky", "a secret shows in last_seen", AssertionError),
+        ("chatty", "a secret shows in awaited", AssertionError),
         ("hasty", "wait", AssertionError),
         ("stuck", None, trio.TooSlowError),
+        ("untold", "FREE_PORT stands in a field, but not in texts", AssertionError),
+        ("unfilled", "a marker has no value in what is shown", AssertionError),
+        ("kindless", "kind is empty", AssertionError),
+        ("unset", "channels is no frozenset", AssertionError),
+        ("open to all", "but no channels", AssertionError),
+        ("endless", "shortest_wait_s is no time that ends", AssertionError),
+        ("mixed up", "two spawns get the same A", AssertionError),
+        ("of all", "two spawns have the same secret", AssertionError),
+        ("loud", "descriptor 1 is the daemon's standard", AssertionError),
+        ("shut", "descriptor -1 is not open here", AssertionError),
+        ("late to leave", "wait.. goes on when it is cancelled", AssertionError),
+        ("bound", "follow.. goes on when it is cancelled", AssertionError),
+        ("slow", "disarm.. takes over", AssertionError),
+        ("shared", "two spawns get the same descriptor", AssertionError),
+        ("greedy", "is not open here", AssertionError),
+        ("holder", "2 descriptors were left open after a spawn that failed", AssertionError),
+        ("leaky pipe", "4 descriptors were left open after it was disarmed", AssertionError),
     ],
 )
 @in_simulated_time
 async def test_the_check_finds_a_ready_mode_that_breaks_the_contract(
     flaw: str, complaint: str | None, error: type[Exception]
 ) -> None:
-    with pytest.raises(error, match=complaint):
+    with _closing_what_is_held(), pytest.raises(error, match=complaint):
         await check_ready_mode(Flawed(flaw))
+
+
+@pytest.mark.parametrize(
+    ("flaw", "complaint"),
+    [("early", "ready before shortest_wait_s"), ("forgetful", r"ask\(\) gave None")],
+)
+@in_simulated_time
+async def test_the_check_finds_a_mode_that_is_ready_at_once_and_breaks_the_contract(
+    flaw: str, complaint: str
+) -> None:
+    with pytest.raises(AssertionError, match=complaint):
+        await check_ready_mode(Flawed(flaw), waits=False)
+
+
+@in_simulated_time
+async def test_the_check_is_content_with_a_mode_that_has_no_flaw() -> None:
+    await check_ready_mode(Flawed("none"))
+
+
+@contextmanager
+def _closing_what_is_held() -> Iterator[None]:
+    """Close what a flawed mode leaves open."""
+    before = _open_descriptors()
+    yield
+    for descriptor in _open_descriptors() - before:
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+def _open_descriptors() -> set[int]:
+    listed = [int(entry.name) for entry in Path("/dev/fd").iterdir()]
+    # Without the one by which they were listed.
+    return {descriptor for descriptor in listed if Path(f"/dev/fd/{descriptor}").exists()}
 
 
 def test_a_simulated_lifecycle_takes_another_ready_mode() -> None:

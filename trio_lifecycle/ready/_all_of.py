@@ -89,6 +89,11 @@ class ArmedAllOf(ArmedComposition):
         return " and ".join(missing or [one.last_seen for one in self.armed])
 
     @property
+    def awaited(self) -> str:
+        """What all of them wait for."""
+        return " and ".join(filter(None, (one.awaited for one in self.armed)))
+
+    @property
     def _missing(self) -> list[int]:
         return [number for number in range(len(self.armed)) if number not in self._reports]
 

@@ -65,6 +65,11 @@ class ArmedAnyOf(ArmedComposition):
         seen = [self._seen_by(number) for number in range(len(self.armed))]
         return seen[0] if len(seen) == 1 else f"none of {len(seen)} was ready: {'; '.join(seen)}"
 
+    @property
+    def awaited(self) -> str:
+        """What any of them waits for."""
+        return " or ".join(filter(None, (one.awaited for one in self.armed)))
+
     def _seen_by(self, number: int) -> str:
         failure = self._failures.get(number)
         return self.armed[number].last_seen if failure is None else _reason(failure)

@@ -2,6 +2,7 @@
 
 import logging
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import combinations
@@ -12,7 +13,7 @@ from attrs import frozen
 
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._markers import Marker, markers_in
-from trio_lifecycle._ready_contract import StableFor
+from trio_lifecycle._ready_contract import ModeThrough
 from trio_lifecycle.abc import (
     ArmedReady,
     Prober,
@@ -119,24 +120,24 @@ class ArmedComposition(ArmedReady):
 
     def __init__(self, armed: Sequence[ArmedReady]) -> None:
         self.armed: Final = tuple(armed)
-        self._env = _merge("environment variable", [one.env for one in armed])
-        self._descriptors = _merge("descriptor", [one.descriptors for one in armed])
-        self._values = _merge("marker", [one.values for one in armed])
+        # Now, for this is where it can still be said.
+        _check_merge("environment variable", [one.env for one in armed])
+        _check_merge("descriptor", [one.descriptors for one in armed])
 
     @property
     def env(self) -> Mapping[str, str]:
         """Those of all modes."""
-        return self._env
+        return _merge(one.env for one in self.armed)
 
     @property
     def descriptors(self) -> Mapping[int, int]:
         """Those of all modes."""
-        return self._descriptors
+        return _merge(one.descriptors for one in self.armed)
 
     @property
     def values(self) -> Mapping[Marker, str]:
         """Those of all modes."""
-        return self._values
+        return _merge(one.values for one in self.armed)
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -191,7 +192,7 @@ def can_look(mode: ReadyMode) -> bool:
 
     What it says then counts: that nothing is there, too.
     """
-    if isinstance(mode, StableFor):
+    if isinstance(mode, ModeThrough):
         return can_look(mode.mode)
     if isinstance(mode, Composition):
         return any(map(can_look, mode.modes))
@@ -242,20 +243,19 @@ def _taken(mode: ReadyMode) -> frozenset[str]:
     return mode.channels | {marker.name for marker in mode.markers}
 
 
-def _merge(what: str, mappings: Sequence[Mapping[KeyT, ValueT]]) -> Mapping[KeyT, ValueT]:
-    """Make one of several that say different things.
+def _merge(mappings: Iterable[Mapping[KeyT, ValueT]]) -> Mapping[KeyT, ValueT]:
+    return {key: value for mapping in mappings for key, value in mapping.items()}
+
+
+def _check_merge(what: str, mappings: Iterable[Iterable[object]]) -> None:
+    """Find two modes that say something of the same.
 
     Raises:
-        ConfigError: Two of them say something of the same: one would never hear the daemon, and
-            nobody why.
+        ConfigError: There are two: one of them would never hear the daemon, and nobody know why.
     """
-    merged: dict[KeyT, ValueT] = {}
-    for mapping in mappings:
-        for key in mapping:
-            if key in merged:
-                raise ConfigError("modes", f"two of them set the {what} {key!r}; leave one out")
-        merged.update(mapping)
-    return merged
+    for key, number in Counter(key for mapping in mappings for key in mapping).items():
+        if number > 1:
+            raise ConfigError("modes", f"{number} of them set the {what} {key!r}; leave one")
 
 
 async def _disarm_all(armed: Sequence[ArmedReady]) -> None:
