@@ -85,6 +85,7 @@ from trio_lifecycle.ready._newline import NewlineOnFD
 from trio_lifecycle.ready._notify import Notify
 from trio_lifecycle.ready._tcp_port import TCPPort
 from trio_lifecycle.ready._unix_socket import UnixSocket
+from trio_lifecycle.ready._unless_line import UnlessLine
 from trio_lifecycle.registry._memory import MemoryRegistry
 from trio_lifecycle.spawner._local import LocalSpawner
 
@@ -173,6 +174,7 @@ __all__ = [
     "Stray",
     "TCPPort",
     "UnixSocket",
+    "UnlessLine",
     "__version__",
     "attach",
     "find_binary",

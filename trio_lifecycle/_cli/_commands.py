@@ -16,14 +16,11 @@ from trio_lifecycle._cli._options import (
     SHOWN,
     STOP,
     USE,
-    AtOnce,
-    CallsBack,
     Cwd,
     DaemonLines,
     DaemonName,
     Env,
     EventLines,
-    Health,
     Listen,
     ListenUnix,
     Name,
@@ -31,12 +28,12 @@ from trio_lifecycle._cli._options import (
     Registry,
     SecretEnv,
     StopTimeout,
-    Timeout,
     User,
     Verbose,
     option,
 )
 from trio_lifecycle._cli._plan import ENSURE_USAGE, Plan
+from trio_lifecycle._cli._ready_options import NOTHING_SAID, ReadyOptions
 from trio_lifecycle._cli._reap import Reap
 from trio_lifecycle._cli._run import Run
 from trio_lifecycle._cli._status import Status
@@ -47,10 +44,7 @@ from trio_lifecycle._cli._wait import Wait
 
 def run(
     *program: Program,
-    health: Health = None,
-    callback: CallsBack = False,
-    manual: AtOnce = False,
-    timeout: Timeout = None,
+    ready: ReadyOptions = NOTHING_SAID,
     name: Name = None,
     env: Env = None,
     secret_env: SecretEnv = None,
@@ -102,10 +96,7 @@ def run(
     plan = Plan(
         command=program,
         name=name,
-        health=health,
-        callback=callback,
-        manual=manual,
-        timeout=timeout,
+        ready=ready,
         stop_timeout=stop_timeout,
         env=tuple(env or ()),
         secret_env=tuple(secret_env or ()),
@@ -126,10 +117,7 @@ def run(
 
 def ensure(
     *program: Program,
-    health: Health = None,
-    callback: CallsBack = False,
-    manual: AtOnce = False,
-    timeout: Timeout = None,
+    ready: ReadyOptions = NOTHING_SAID,
     name: Name = None,
     env: Env = None,
     secret_env: SecretEnv = None,
@@ -173,10 +161,7 @@ def ensure(
         command=program,
         usage=ENSURE_USAGE,
         name=name,
-        health=health,
-        callback=callback,
-        manual=manual,
-        timeout=timeout,
+        ready=ready,
         stop_timeout=stop_timeout,
         env=tuple(env or ()),
         secret_env=tuple(secret_env or ()),

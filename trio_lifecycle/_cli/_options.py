@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from cyclopts import Group, Parameter
 
-READY: Final = Group.create_ordered("When it is ready: one of the first three")
+READY: Final = Group.create_ordered("When it is ready: all that is said of it")
 DAEMON: Final = Group.create_ordered("The daemon")
 ALREADY: Final = Group.create_ordered("When it runs already, or is being started")
 USE: Final = Group.create_ordered("What it is for")
@@ -41,21 +41,9 @@ def option(
 Program = Annotated[
     str,
     Parameter(
-        help="The program and its arguments. In these, in --health and in --env {port} is a "
-        "free port and {callback_url} the URL to call."
+        help="The program and its arguments. In these, in --env and in what says when it is ready "
+        "{port} is a free port and {callback_url} the URL to call."
     ),
-]
-Health = Annotated[
-    str | None,
-    option(READY, "When a GET of this URL succeeds: http://127.0.0.1:{port}/", value="URL"),
-]
-CallsBack = Annotated[
-    bool, option(READY, "When it posts to the URL in TRIO_LIFECYCLE_CALLBACK_URL.")
-]
-AtOnce = Annotated[bool, option(READY, "As soon as it was started; so it is without any of these.")]
-Timeout = Annotated[
-    str | None,
-    option(READY, "Seconds in which it must be ready: 30, or 300 with --callback.", value="S"),
 ]
 Name = Annotated[
     str | None, option(DAEMON, "What it is called; the last part of PROGRAM.", value="N")

@@ -4,7 +4,6 @@ import os
 import re
 import signal
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
@@ -12,17 +11,15 @@ from attrs import field, frozen
 
 from trio_lifecycle._cli._fill import with_markers
 from trio_lifecycle._cli._listen import read_sockets
-from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S, LifecycleConfig, OnChange
+from trio_lifecycle._cli._numbers import read_number
+from trio_lifecycle._cli._ready_options import NOTHING_SAID, ReadyOptions
+from trio_lifecycle._config import LifecycleConfig, OnChange
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._guarantee import OWNED, Guarantee
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
-from trio_lifecycle._lifecycle import DEFAULT_CALLBACK_TIMEOUT_S
 from trio_lifecycle._markers import CALLBACK_URL, markers_in
 from trio_lifecycle.abc import ReadyMode
-from trio_lifecycle.ready._callback import Callback
-from trio_lifecycle.ready._health import HealthCheck
-from trio_lifecycle.ready._manual import Manual
 from trio_lifecycle.spawner._local import LocalSpawner
 
 USAGE: Final = "trio-lifecycle run [OPTIONS] -- PROGRAM [ARGS...]"
@@ -44,10 +41,7 @@ class Plan:
     command: tuple[str, ...]
     usage: str = USAGE
     name: str | None = None
-    health: str | None = None
-    callback: bool = False
-    manual: bool = False
-    timeout: str | None = None
+    ready: ReadyOptions = NOTHING_SAID
     stop_timeout: str | None = None
     env: tuple[str, ...] = field(default=(), repr=False)
     secret_env: tuple[str, ...] = ()
@@ -75,14 +69,9 @@ class Plan:
         """Say what counts as ready: what was asked for, or being started.
 
         Raises:
-            ConfigError: More than one thing was asked for, or the URL is none.
+            ConfigError: That can't be meant; it names the option.
         """
-        _insist_on_one(
-            {"--health": self.health, "--callback": self.callback, "--manual": self.manual}
-        )
-        if self.health is not None:
-            return HealthCheck(with_markers(self.health))
-        return Callback() if self.callback else Manual()
+        return self.ready.ready_mode()
 
     def config(
         self, ready_mode: ReadyMode, output: Output, *, detach: bool = False
@@ -113,7 +102,9 @@ class Plan:
             user=_user(self.user),
             listen=read_sockets(self.listen, self.listen_unix),
             ready_mode=ready_mode,
-            ready_timeout=self._ready_timeout(),
+            ready_timeout=self.ready.ready_timeout(),
+            stall_timeout=self.ready.seconds_of_silence(),
+            max_ready_timeout=self.ready.longest_timeout(),
             stop_ladder=self._stop_ladder(),
             output=output,
             detach=detach,
@@ -144,18 +135,13 @@ class Plan:
         return self.command
 
     def _insist_on_callback(self, texts: Iterable[str]) -> None:
-        if CALLBACK_URL in markers_in(texts) and not self.callback:
+        if CALLBACK_URL in markers_in(texts) and not self.ready.callback:
             raise ConfigError("{callback_url}", "has a value only with --callback")
-
-    def _ready_timeout(self) -> float:
-        if self.timeout is not None:
-            return _number("--timeout", self.timeout)
-        return DEFAULT_CALLBACK_TIMEOUT_S if self.callback else DEFAULT_READY_TIMEOUT_S
 
     def _claim_timeout(self) -> float | None:
         if self.claim_timeout is None:
             return None
-        return _number("--claim-timeout", self.claim_timeout)
+        return read_number("--claim-timeout", self.claim_timeout)
 
     def _stop_ladder(self) -> StopLadder:
         return read_ladder(self.stop_timeout) or DEFAULT_STOP_LADDER
@@ -169,15 +155,7 @@ def read_ladder(seconds: str | None) -> StopLadder | None:
     """
     if seconds is None:
         return None
-    return StopLadder((signal.SIGTERM, _number("--stop-timeout", seconds)))
-
-
-def _number(option: str, text: str) -> float:
-    """Read a number; one that was typed without a point is shown without one in errors, too."""
-    for read in (int, float):
-        with suppress(ValueError):
-            return read(text)
-    raise ConfigError(option, f"wants a number of seconds, not {text!r}")
+    return StopLadder((signal.SIGTERM, read_number("--stop-timeout", seconds)))
 
 
 def _insist_on_one(options: Mapping[str, object]) -> None:

@@ -8,6 +8,8 @@ from trio_lifecycle._errors import ConfigError, LifecycleError
 # What has another name on the command line.
 _WORDS: Final = {
     "ready_timeout": "--timeout",
+    "stall_timeout": "--stall-timeout",
+    "max_ready_timeout": "--max-timeout",
     "stop_ladder": "--stop-timeout",
     "working_dir": "--cwd",
     "on_change": "--on-change",
