@@ -34,7 +34,6 @@ from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._passed_sockets import CannotListenError
 from trio_lifecycle._preparation import _reason
 from trio_lifecycle.abc import Start
-from trio_lifecycle.spawner._local_prober import LocalProber
 
 
 def told(daemon: DaemonHandle) -> tuple[int, dict[str, Any]]:
@@ -267,8 +266,10 @@ async def test_the_daemon_is_found_behind_a_socket_that_this_program_holds_too()
     port = free_port()
     async with open_daemon_nursery() as daemons:
         first = await daemons.ensure_running(DaemonLifecycle(checked(port)))
-        assert first.pid == (await LocalProber().owner_of("127.0.0.1", port)).pid
-        assert f"process {first.pid} " in LocalProber().describe_owner("127.0.0.1", port)
+        assert first.pid == (await LocalSpawner().open_prober().owner_of("127.0.0.1", port)).pid
+        assert f"process {first.pid} " in LocalSpawner().open_prober().describe_owner(
+            "127.0.0.1", port
+        )
         await kill(first)
         await _over(daemons, "daemon")
         # Nobody else can answer there, so nobody is asked.
@@ -359,7 +360,7 @@ async def test_an_address_of_another_machine_is_told() -> None:
 
 def test_a_port_for_root_is_told() -> None:
     error = CannotListenError(ListenSocket(port=80), errno.EACCES)
-    assert "only root may have it" in _reason(error, LocalProber())
+    assert "only root may have it" in _reason(error, LocalSpawner().open_prober())
 
 
 @frozen

@@ -143,7 +143,8 @@ def make_start(
         queue_at: Knows the sockets that are passed to it.
     """
     values: dict[Marker, str] = {} if port is None else {FREE_PORT: str(port)}
-    env = {key: None if text is None else fill(text, values) for key, text in config.env.items()}
+    given = {**config.env, **config.secret_env}
+    env = {key: None if text is None else fill(text, values) for key, text in given.items()}
     start = Start(
         name=config.name,
         instance_id=instance_id,

@@ -14,14 +14,7 @@ from contextlib import suppress
 from typing import Final
 
 from trio_lifecycle._listeners import Listener, answering, unmapped
-from trio_lifecycle._procfs import (
-    ABSENT,
-    all_pids,
-    namespace,
-    read,
-    read_about,
-    unix_listeners,
-)
+from trio_lifecycle._procfs import ABSENT, all_pids, namespace, read, read_about, unix_listeners
 from trio_lifecycle._sock_diag import (
     LISTEN,
     TCPSocket,
@@ -285,10 +278,7 @@ def listeners_at(host: str, port: int) -> list[Listener]:
 
     None for an address of another machine. The address's own family is asked first: one that
     listens at exactly this address leaves none for the other family.
-
-    Args:
-        host: In digits; or the path of a UNIX socket.
-        port: The port; 0 for a UNIX socket.
+    A UNIX socket is its path, and port 0.
     """
     if host.startswith("/"):
         return [Listener(host, port, inode, uid=-1) for inode in unix_listeners(host)]

@@ -116,8 +116,6 @@ class ReadyWait:
         if isinstance(failure, ReadyError) and not failure.output_tail:
             failure.output_tail = tail
         if failure is not None:
-            if isinstance(failure, ReadyError) and not failure.output_tail:
-                failure.output_tail = tail
             raise failure
         if report is None:
             raise self._late(waited_s, armed.last_seen, tail)

@@ -10,6 +10,7 @@ from trio_lifecycle import _loopback_http
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._http import HTTPClient
 from trio_lifecycle._markers import markers_in
+from trio_lifecycle._questions import Question
 from trio_lifecycle._urls import check_url, host_of, port_of
 from trio_lifecycle.preflight import _values
 from trio_lifecycle.preflight._failure import CheckFailed
@@ -70,10 +71,11 @@ class Reachable:
 
 
 async def _get(url: str) -> str:
-    address = _loopback_http.loopback_address(url)
+    question = Question(url)
+    address = _loopback_http.way_to(question)
     if address is None:
-        return (await HTTPClient().get(url)).problem
-    return (await _loopback_http.get(url, address)).problem
+        return (await HTTPClient().ask(question)).problem
+    return (await _loopback_http.ask(question, address)).problem
 
 
 async def _connect(url: str) -> str:

@@ -155,7 +155,7 @@ class _CommandPlace:
         self._limit_s = limit_s
         self._fatal = fatal
 
-    async def ask(self) -> Reply:
+    async def ask(self, *, patient: bool = False) -> Reply:
         """Run it once."""
         with trio.move_on_after(self._limit_s):
             ran = await self._prober.run(self._command)

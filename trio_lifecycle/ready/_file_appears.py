@@ -110,7 +110,7 @@ class _FilePlace:
         self._left = left
         self._mode = mode
 
-    async def ask(self) -> Reply:
+    async def ask(self, *, patient: bool = False) -> Reply:
         """Look once."""
         limit_s = self._mode.probe_timeout
         try:

@@ -21,7 +21,6 @@ from trio_lifecycle.ready._polled import (
     DEFAULT_PROBE_TIMEOUT_S,
     ArmedPolled,
     Outcome,
-    Place,
     Reply,
     check_interval,
     check_probe_timeout,
@@ -97,7 +96,7 @@ class GRPCHealth(ReadyMode):
         question = self._question(fill(self.address, port_values(start)))
         await start.prober.prepare(question)
         report = Report(None, port_of(question.url))
-        places = self._places(start.prober, question)
+        places = http_places(start.prober, question, self.probe_timeout, judge, start.queue_at)
         return ArmedPolled(start, _shown(question), places, report, self.interval)
 
     async def arm_again(self, start: Start) -> ArmedPolled:
@@ -110,10 +109,8 @@ class GRPCHealth(ReadyMode):
             return None
         question = self._question(self.address)
         report = Report(None, port_of(question.url))
-        return await find_there(self._places(prober, question), _shown(question), report)
-
-    def _places(self, prober: Prober, question: Question) -> list[Place]:
-        return http_places(prober, question, self.probe_timeout, judge)
+        places = http_places(prober, question, self.probe_timeout, judge)
+        return await find_there(places, _shown(question), report)
 
     def _question(self, address: str) -> Question:
         return Question(

@@ -220,7 +220,7 @@ class HealthCheck(ReadyMode):
         return ArmedPolled(
             start,
             url,
-            self._places(start.prober, question),
+            http_places(start.prober, question, self.probe_timeout, self._judge, start.queue_at),
             self._report(url, start.port),
             self.interval,
             threshold=threshold,
@@ -233,15 +233,15 @@ class HealthCheck(ReadyMode):
             return None
         reads = self.expect is not None or self.body is not None
         question = self._question(self.url, self.unix_socket, MOST_BODY_BYTES if reads else 0)
-        for place in self._places(prober, question):
+        for place in http_places(prober, question, self.probe_timeout, self._judge):
             reply = await place.ask()
             if not reply.absent:
                 return self._sighting(reply, place)
         return None
 
-    def _places(self, prober: Prober, question: Question) -> list[Place]:
-        judge = Judge(self.statuses, self.fatal_statuses, self.body)
-        return http_places(prober, question, self.probe_timeout, judge)
+    @property
+    def _judge(self) -> Judge:
+        return Judge(self.statuses, self.fatal_statuses, self.body)
 
     def _question(self, url: str, unix_path: str | None, body_bytes: int) -> Question:
         return Question(

@@ -67,8 +67,13 @@ class Place(Protocol):
         """Where to look for who answers; None where everybody is believed."""
         ...
 
-    async def ask(self) -> Reply:
-        """Ask once, within the mode's limit."""
+    async def ask(self, *, patient: bool = False) -> Reply:
+        """Ask once, within the mode's limit.
+
+        Args:
+            patient: Lets that count from when the daemon has accepted the connection, where it
+                comes through a socket that is passed to it.
+        """
         ...
 
     async def whose(self, process: Process) -> Verdict:
@@ -145,6 +150,11 @@ class ArmedPolled(ArmedReady):
         return self._secrets
 
     @property
+    def awaited(self) -> str:
+        """What is asked."""
+        return self._shown
+
+    @property
     def last_seen(self) -> str:
         """The last reply."""
         return f"{self._shown} {self._seen}"
@@ -152,7 +162,7 @@ class ArmedPolled(ArmedReady):
     async def wait(self, process: Process) -> Report:
         """Ask until it is up; after a first success of several, with the longest pause."""
         began = trio.current_time()
-        while (report := await self.ask(process)) is None:
+        while (report := self._count(await self._look(process, patient=True))) is None:
             waited = trio.current_time() - began
             grown = next_interval(waited, self._interval)
             await trio.sleep(self._interval if self._successes else grown)
@@ -160,14 +170,16 @@ class ArmedPolled(ArmedReady):
 
     async def ask(self, process: Process) -> Report | None:
         """Ask once, and look who replied."""
-        is_up = await self._look(process)
+        return self._count(await self._look(process, patient=False))
+
+    def _count(self, is_up: bool) -> Report | None:
         self._successes = self._successes + 1 if is_up else 0
         return self._report if self._successes >= self._threshold else None
 
-    async def _look(self, process: Process) -> bool:
+    async def _look(self, process: Process, *, patient: bool) -> bool:
         foreign: tuple[str, int] | None = None
         for place in self._places:
-            reply = await place.ask()
+            reply = await place.ask(patient=patient)
             if place is self._places[0] or not reply.absent:
                 self._seen = reply.text
             if reply.outcome is Outcome.NOT_YET:

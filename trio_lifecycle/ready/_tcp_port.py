@@ -2,19 +2,17 @@
 
 from typing import Final
 
-import trio
 from attrs import field, frozen
 
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._markers import FREE_PORT, Marker, fill, show
 from trio_lifecycle._urls import addresses, check_host, loopback_addresses
-from trio_lifecycle.abc import Prober, Process, ReadyMode, Report, Sighting, Start, Verdict
+from trio_lifecycle.abc import Prober, ReadyMode, Report, Sighting, Start
+from trio_lifecycle.ready._connect_place import ConnectPlace
 from trio_lifecycle.ready._polled import (
     DEFAULT_INTERVAL_S,
     DEFAULT_PROBE_TIMEOUT_S,
     ArmedPolled,
-    Outcome,
-    Reply,
     check_interval,
     check_probe_timeout,
     find_there,
@@ -48,6 +46,7 @@ class TCPPort(ReadyMode):
     That a connection is taken means only that the program listens: the kernel takes connections for
     it from then on. etcd and PostgreSQL listen long before they serve, and so do many others. Where
     a program can be asked whether it serves, use that: ``HealthCheck``, ``GRPCHealth``, ``Exec``.
+    Through a socket that is passed to the daemon, it is ready when it has accepted a connection.
 
     Attributes:
         port: The port: a number, or FREE_PORT.
@@ -78,7 +77,7 @@ class TCPPort(ReadyMode):
     async def arm(self, start: Start) -> ArmedPolled:
         """Nothing is to be taken."""
         port = int(fill(str(self.port), port_values(start)))
-        places = self._places(start.prober, port)
+        places = self._places(start.prober, port, start)
         return ArmedPolled(start, self._shown(port), places, Report(None, port), self.interval)
 
     async def arm_again(self, start: Start) -> ArmedPolled:
@@ -89,38 +88,23 @@ class TCPPort(ReadyMode):
         """Send one probe, if the port is known before the spawn."""
         if isinstance(self.port, Marker):
             return None
-        places = self._places(prober, self.port)
+        places = self._places(prober, self.port, None)
         return await find_there(places, self._shown(self.port), Report(None, self.port))
 
-    def _places(self, prober: Prober, port: int) -> list["_PortPlace"]:
+    def _places(self, prober: Prober, port: int, start: Start | None) -> list[ConnectPlace]:
         here = loopback_addresses(self.host)
         hosts = here if len(here) > 1 else (self.host,)
-        return [_PortPlace(prober, host, port, self.probe_timeout) for host in hosts]
+        return [self._place(prober, host, port, start) for host in hosts]
+
+    def _place(self, prober: Prober, host: str, port: int, start: Start | None) -> ConnectPlace:
+        address = next(((digits, port) for digits in addresses(host)), None)
+        return ConnectPlace(
+            lambda: prober.connect(host, port),
+            address,
+            lambda process, is_up: whose_listener(process, address, is_up),
+            self.probe_timeout,
+            start,
+        )
 
     def _shown(self, port: int) -> str:
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
-
-
-class _PortPlace:
-    """One address, asked by connecting."""
-
-    def __init__(self, prober: Prober, host: str, port: int, limit_s: float) -> None:
-        self._prober = prober
-        self._to = host, port
-        self._limit_s = limit_s
-        self.address = next(((digits, port) for digits in addresses(host)), None)
-
-    async def ask(self) -> Reply:
-        """Connect once."""
-        with trio.move_on_after(self._limit_s):
-            contact = await self._prober.connect(*self._to)
-            outcome = Outcome.UP if contact.made else Outcome.NOT_YET
-            return Reply(outcome, str(contact), contact.absent)
-        return Reply(Outcome.NOT_YET, f"took no connection within {self._limit_s} s")
-
-    async def whose(self, process: Process) -> Verdict:
-        """Look who listens."""
-        return await whose_listener(process, self.address, self._is_up)
-
-    async def _is_up(self) -> bool:
-        return (await self.ask()).outcome is Outcome.UP

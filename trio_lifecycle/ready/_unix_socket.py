@@ -2,17 +2,15 @@
 
 import os
 
-import trio
 from attrs import field, frozen
 
 from trio_lifecycle._markers import markers_in, show
-from trio_lifecycle.abc import Prober, Process, ReadyMode, Report, Sighting, Start, Verdict
+from trio_lifecycle.abc import Prober, ReadyMode, Report, Sighting, Start
+from trio_lifecycle.ready._connect_place import ConnectPlace
 from trio_lifecycle.ready._polled import (
     DEFAULT_INTERVAL_S,
     DEFAULT_PROBE_TIMEOUT_S,
     ArmedPolled,
-    Outcome,
-    Reply,
     check_interval,
     check_probe_timeout,
     find_there,
@@ -30,7 +28,7 @@ class UnixSocket(ReadyMode):
 
     It must be a stream socket, and the daemon's own processes must listen there. A socket that was
     left behind takes no connection. As with ``TCPPort``, a program that takes connections need not
-    serve yet.
+    serve yet, and a socket that is passed to it must have accepted one.
 
     Attributes:
         path: The socket's path, 107 bytes at most. It may hold FREE_PORT. A relative one is
@@ -68,7 +66,7 @@ class UnixSocket(ReadyMode):
             ConfigError: With the daemon's directory the path is too long.
         """
         path = socket_path("path", self.path, start)
-        place = _SocketPlace(start.prober, path, self.probe_timeout)
+        place = self._place(start.prober, path, start)
         return ArmedPolled(start, path, [place], Report(None, start.port), self.interval)
 
     async def arm_again(self, start: Start) -> ArmedPolled:
@@ -79,30 +77,14 @@ class UnixSocket(ReadyMode):
         """Send one probe, if the path is known before the spawn."""
         if markers_in([self.path]) or not self.path.startswith("/"):
             return None
-        place = _SocketPlace(prober, self.path, self.probe_timeout)
+        place = self._place(prober, self.path, None)
         return await find_there([place], self.path, Report())
 
-
-class _SocketPlace:
-    """One path, asked by connecting."""
-
-    def __init__(self, prober: Prober, path: str, limit_s: float) -> None:
-        self._prober = prober
-        self._path = path
-        self._limit_s = limit_s
-        self.address = path, 0
-
-    async def ask(self) -> Reply:
-        """Connect once."""
-        with trio.move_on_after(self._limit_s):
-            contact = await self._prober.connect_unix(self._path)
-            outcome = Outcome.UP if contact.made else Outcome.NOT_YET
-            return Reply(outcome, str(contact), contact.absent)
-        return Reply(Outcome.NOT_YET, f"took no connection within {self._limit_s} s")
-
-    async def whose(self, process: Process) -> Verdict:
-        """Look who listens."""
-        return await whose_socket(self._prober, process, self._path, self._is_up)
-
-    async def _is_up(self) -> bool:
-        return (await self.ask()).outcome is Outcome.UP
+    def _place(self, prober: Prober, path: str, start: Start | None) -> ConnectPlace:
+        return ConnectPlace(
+            lambda: prober.connect_unix(path),
+            (path, 0),
+            lambda process, is_up: whose_socket(prober, process, path, is_up),
+            self.probe_timeout,
+            start,
+        )

@@ -9,7 +9,7 @@ import trio
 from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import LifecycleError, SpawnError
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder
-from trio_lifecycle._requests import CALLBACK_VARIABLE, INSTANCE_VARIABLE
+from trio_lifecycle._requests import INSTANCE_VARIABLE, NOT_INHERITED
 from trio_lifecycle.abc import Command, Process, Ran, Spawner, SpawnRequest
 
 # Enough for the last lines of a command that says what is wrong.
@@ -38,13 +38,14 @@ async def run_command(spawner: Spawner, command: Command) -> Ran:
 
 
 def _request(command: Command, instance_id: str) -> SpawnRequest:
+    not_inherited: dict[str, str | None] = dict.fromkeys(NOT_INHERITED)
     return SpawnRequest(
         name=command.name,
         # Its own: what it leaves is not to be taken for a part of the daemon.
         instance_id=instance_id,
         program=command.program,
         args=command.args,
-        env={CALLBACK_VARIABLE: None, **command.env, INSTANCE_VARIABLE: instance_id},
+        env=not_inherited | {**command.env, INSTANCE_VARIABLE: instance_id},
         working_dir=command.working_dir,
         output=Output(tail_bytes=TAIL_BYTES),
         detached=False,
