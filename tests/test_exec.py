@@ -34,11 +34,12 @@ def shell(script: str, *args: str, **options: object) -> Exec:
 
 
 async def test_it_runs_as_the_daemon_does_until_it_succeeds(tmp_path: Path) -> None:
-    script = 'test -e up && test "$KIND" = probe && test "$1" = "$PORT" && ! env | grep -q GONE'
+    script = 'test -e up && test "$KIND $PASSWORD $1" = "probe xyz $PORT" && ! env | grep -q GONE'
     config = python_daemon(
         "import pathlib, time; time.sleep(0.05); pathlib.Path('up').touch(); time.sleep(1000)",
         working_dir=tmp_path,
         env={"KIND": "probe", "PORT": FREE_PORT, "GONE": None},
+        secret_env={"PASSWORD": "xyz"},
         ready_mode=shell(script, FREE_PORT),
     )
     async with DaemonLifecycle(config).running() as daemon:

@@ -1,0 +1,49 @@
+"""Asking through a socket that is passed: that a connection is taken says nothing of the daemon."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.passing import ACCEPTING, accepting
+from tests.support import PATIENCE_S
+from trio_lifecycle import (
+    FREE_PORT,
+    DaemonLifecycle,
+    HealthCheck,
+    ListenSocket,
+    ReadyTimeoutError,
+    TCPPort,
+    UnixSocket,
+)
+from trio_lifecycle.abc import ReadyMode
+
+SLOW = ACCEPTING.replace("while True:", "import time; time.sleep(0.3)\nwhile True:", 1)
+
+
+def modes(path: Path) -> list[tuple[ListenSocket, ReadyMode]]:
+    return [
+        (ListenSocket(port=FREE_PORT), TCPPort(FREE_PORT)),
+        (ListenSocket(unix=path), UnixSocket(path)),
+        (ListenSocket(unix=path), HealthCheck("http://d/", unix_socket=path)),
+    ]
+
+
+@pytest.mark.parametrize("number", range(3), ids=["port", "socket", "http"])
+async def test_it_is_ready_when_the_daemon_has_accepted(number: int, tmp_path: Path) -> None:
+    passed, mode = modes(tmp_path / "a.sock")[number]
+    config = accepting(passed, code=SLOW, ready_mode=mode, ready_timeout=PATIENCE_S)
+    async with DaemonLifecycle(config).running() as daemon:
+        assert 0.3 <= daemon.ready_after_s < 10
+        assert "running" == await daemon.check()
+
+
+@pytest.mark.parametrize("number", range(3), ids=["port", "socket", "http"])
+async def test_one_that_never_accepts_is_never_ready(number: int, tmp_path: Path) -> None:
+    passed, mode = modes(tmp_path / "a.sock")[number]
+    config = accepting(
+        passed, code="import time; time.sleep(1000)", ready_mode=mode, ready_timeout=0.3
+    )
+    seen = "gave no answer within" if number == 2 else "it has accepted no connection yet"
+    with pytest.raises(ReadyTimeoutError, match=seen):
+        async with DaemonLifecycle(config).running():
+            pass
