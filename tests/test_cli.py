@@ -35,9 +35,32 @@ def test_then_gives_its_exit_status_and_stops_the_daemon(command: str, status: i
 
 WRONG_USE = {
     "no program": ((), "PROGRAM is missing; write: trio-lifecycle run"),
-    "two modes": (
+    "a wait for nothing": (
         ("--callback", "--manual", "--", *SLEEP),
-        "--callback and --manual: exclude each other",
+        "--manual: means that nothing is waited for; leave it out",
+    ),
+    "no end of no wait": (
+        ("--fatal-log", "failed", "--", *SLEEP),
+        "--fatal-log: needs a way to be ready, such as --log or --tcp",
+    ),
+    "no TCP port": (("--tcp", "x", "--", *SLEEP), "--tcp: must be a number from 1 to 65535 or {po"),
+    "no pattern": (("--log", "(", "--", *SLEEP), "--log: '(' is no regular expression: missing"),
+    "no fatal pattern": (
+        ("--manual", "--tcp", "1", "--fatal-log", "[", "--", *SLEEP),
+        "--manual: means that nothing",
+    ),
+    "no descriptor": (("--fd", "x", "--", *SLEEP), "--fd: wants the number of a descriptor, 3 or"),
+    "a standard stream": (("--fd", "2", "--", *SLEEP), "--fd: must be"),
+    "no socket": (("--unix", "", "--", *SLEEP), "--unix: "),
+    "no file": (("--file", "", "--", *SLEEP), "--file: "),
+    "no silence": (("--stall-timeout", "0", "--", *SLEEP), "--stall-timeout: must be more than 0"),
+    "less than it has": (
+        ("--max-timeout", "1", "--", *SLEEP),
+        "--max-timeout: 1.0 s is shorter than the --timeout of 30.0 s",
+    ),
+    "too long to hold": (
+        ("--stable-for", "60", "--", *SLEEP),
+        "--timeout: 30.0 s is too short for Manual().stable_for(60.0)",
     ),
     "quiet and verbose": (("-q", "-v", "--", *SLEEP), "--quiet and --verbose: exclude each other"),
     "a slip": (
@@ -290,7 +313,16 @@ def test_help_says_what_an_option_takes(ask: Ask, monkeypatch: pytest.MonkeyPatc
     taken = dict(re.findall(r"^│ --([a-z-]+) ([A-Z=]+) ", ask("run", "--help").out, re.MULTILINE))
     assert {
         "health": "URL",
+        "unix": "PATH",
+        "log": "REGEX",
+        "fd": "N",
+        "exec": "COMMAND",
+        "file": "PATH",
+        "fatal-log": "REGEX",
+        "stable-for": "S",
         "timeout": "S",
+        "stall-timeout": "S",
+        "max-timeout": "S",
         "name": "N",
         "env": "K=V",
         "secret-env": "NAME",
