@@ -440,6 +440,7 @@ class FlawedArmed(ArmedReady):
         self._name = "same" if mode.flaw == "mixed up" else start.instance_id
         self._secret = "s3cret" if mode.flaw == "of all" else f"s3cret{start.port}"
         self._asked = 0
+        self._scope = trio.CancelScope()
         self._pipes = mode.pipes if mode.flaw == "greedy" else []
         self._pipes.append(os.pipe())
         self._here = 2 if mode.flaw == "shared" else self._pipes[-1][1]
@@ -475,6 +476,9 @@ class FlawedArmed(ArmedReady):
             await self._leave_late()
         if self._flaw == "leaky pipe":
             os.pipe()
+        if self._flaw == "once":
+            with self._scope:
+                await trio.sleep_forever()
         if self._flaw not in ("hasty", "early", "forgetful"):
             await trio.sleep_forever()
         return Report()
@@ -526,11 +530,12 @@ class FlawedArmed(ArmedReady):
         ("shut", "descriptor -1 is not open here", AssertionError),
         ("late to leave", "wait.. goes on when it is cancelled", AssertionError),
         ("bound", "follow.. goes on when it is cancelled", AssertionError),
+        ("once", "only be used for a single", RuntimeError),
         ("slow", "disarm.. takes over", AssertionError),
         ("shared", "two spawns get the same descriptor", AssertionError),
         ("greedy", "is not open here", AssertionError),
         ("holder", "2 descriptors were left open after a spawn that failed", AssertionError),
-        ("leaky pipe", "4 descriptors were left open after it was disarmed", AssertionError),
+        ("leaky pipe", "8 descriptors were left open after it was disarmed", AssertionError),
     ],
 )
 @in_simulated_time

@@ -196,6 +196,8 @@ class Hearing(ABC):
     async def run(self) -> None:
         """Hear until nothing of the tree can write any more, or until it is closed.
 
+        Again is fine when it was cancelled.
+
         Where the output comes to this program anyway, it is heard without this, too.
         """
 
@@ -215,16 +217,20 @@ class _ReadAloud(Hearing):
         self._lines = lines
         self._hear = hear
         self._scope = trio.CancelScope()
+        self._is_closed = False
 
     async def run(self) -> None:
         """Read."""
-        with self._scope:
-            async for line in self._lines:
-                self._hear([line])
+        # Who was cancelled may run it again, and a scope is good for once only.
+        if not self._is_closed:
+            with trio.CancelScope() as self._scope:
+                async for line in self._lines:
+                    self._hear([line])
 
     def look(self) -> None:
         """Who reads has to wait for each line."""
 
     def close(self) -> None:
         """Read no more."""
+        self._is_closed = True
         self._scope.cancel()

@@ -144,7 +144,8 @@ class ArmedReady(ABC):
     async def wait(self, process: Process) -> Report:
         """Wait until the daemon is ready.
 
-        It is cancelled at the deadline, or when the process ends.
+        It is cancelled at the deadline, or when the process ends. It may be called again, also
+        after it was cancelled: one of several modes that fails again is waited for again.
 
         Raises:
             ForeignDaemonError: Somebody else answers in the daemon's place.

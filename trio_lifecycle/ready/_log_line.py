@@ -162,9 +162,12 @@ class ArmedLogLine(ArmedReady):
     async def wait(self, process: Process) -> Report:
         """Wait for the line."""
         hearing = self._hearing_of(process)
-        with self._undecided:
-            await hearing.run()
-            await trio.sleep(_END_PATIENCE_S)
+        if self._decision() is None:
+            # One of its own for each wait: who was cancelled may wait again.
+            with trio.CancelScope() as self._undecided:
+                await hearing.run()
+                await trio.sleep(_END_PATIENCE_S)
+        await trio.lowlevel.checkpoint_if_cancelled()
         report = self._decision()
         if report is None:
             problem = f"its output has ended, and no line was as it should be; {self.last_seen}"

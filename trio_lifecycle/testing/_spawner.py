@@ -249,15 +249,19 @@ class _Heard(Hearing):
         self._lines = lines
         self._hear = hear
         self._scope = trio.CancelScope()
+        self._is_closed = False
 
     async def run(self) -> None:
-        with self._scope:
-            async for line in self._lines:
-                self._hear([line])
+        # Who was cancelled may run it again, and a scope is good for once only.
+        if not self._is_closed:
+            with trio.CancelScope() as self._scope:
+                async for line in self._lines:
+                    self._hear([line])
 
     def look(self) -> None:
-        while self._lines.is_due and not self._scope.cancel_called:
+        while self._lines.is_due and not self._is_closed:
             self._hear([self._lines.take()])
 
     def close(self) -> None:
+        self._is_closed = True
         self._scope.cancel()
