@@ -57,8 +57,11 @@ class Server:
         """Describe it."""
         return LifecycleConfig(
             ready_mode=self.modes[mode](directory),
-            **{"binary_name": self.program, "search_path": SYSTEM_DIRECTORIES}
-            | self.options(directory),
+            **{
+                "binary_name": self.program,
+                "search_path": SYSTEM_DIRECTORIES,
+                **self.options(directory),
+            },
         )
 
 

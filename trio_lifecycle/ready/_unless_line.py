@@ -67,7 +67,7 @@ class ArmedUnlessLine(ArmedThrough):
         self._name = name
         self._fatal = fatal
         self._doom: str | None = None
-        self._hopeful = trio.CancelScope()
+        self._doomed = trio.Event()
         self._hearing: Hearing | None = None
 
     def begin(self, process: Process) -> None:
@@ -79,7 +79,7 @@ class ArmedUnlessLine(ArmedThrough):
         for line in lines:
             if self._doom is None and self._fatal.search(line, 0, LONGEST_SEARCHED_CHARS):
                 self._doom = line
-                self._hopeful.cancel()
+                self._doomed.set()
 
     async def wait(self, process: Process) -> Report:
         """Wait for the mode, as long as there is hope."""
@@ -87,11 +87,14 @@ class ArmedUnlessLine(ArmedThrough):
 
         async def wait() -> bool:
             nonlocal report
-            with self._hopeful:
-                report = await self._armed.wait(process)
+            report = await self._armed.wait(process)
             return True
 
-        await at_once([self._hearing_of(process).run, wait])
+        async def fail() -> bool:
+            await self._doomed.wait()
+            return True
+
+        await at_once([self._hearing_of(process).run, wait, fail])
         self._insist_on_hope(process)
         assert report is not None
         return report
