@@ -15,6 +15,7 @@ from tests.plugins.needs import SYSTEM_DIRECTORIES, find_program
 from tests.support import free_port
 from trio_lifecycle import (
     FREE_PORT,
+    AllOf,
     Exec,
     FileAppears,
     GRPCHealth,
@@ -249,6 +250,7 @@ def _startup_message() -> bytes:
     return struct.pack("!i", len(body) + 4) + body
 
 
+PG_ISREADY = Exec([str(bin_of_postgres() / "pg_isready"), "-h", "127.0.0.1", "-p", FREE_PORT])
 HEALTH = f"http://127.0.0.1:{FREE_PORT}/"
 SERVERS: Mapping[str, Server] = {
     "redis": Server(
@@ -333,14 +335,12 @@ SERVERS: Mapping[str, Server] = {
         "postgres",
         postgres,
         {
-            "unix and exec": lambda directory: UnixSocket(
-                f"{directory}/.s.PGSQL.{FREE_PORT}"
-            ).stable_for(0.05),
+            "unix and exec": lambda directory: AllOf(
+                UnixSocket(f"{directory}/.s.PGSQL.{FREE_PORT}"), PG_ISREADY
+            ),
             "line": always(LogLine("database system is ready to accept connections")),
             "notify": always(Notify()),
-            "exec": always(
-                Exec([str(bin_of_postgres() / "pg_isready"), "-h", "127.0.0.1", "-p", FREE_PORT])
-            ),
+            "exec": always(PG_ISREADY),
         },
         _startup_message(),
         b"R\0\0\0\x08\0\0\0\0",
