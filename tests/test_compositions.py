@@ -9,16 +9,20 @@ import trio
 
 from tests.planned import ALWAYS, NEVER, Planned
 from tests.simulated import in_simulated_time
+from tests.support import shell_daemon
 from trio_lifecycle import (
     AllOf,
     AnyOf,
     Callback,
     ConfigError,
+    DaemonLifecycle,
     Event,
     ForeignDaemonError,
     HealthCheck,
     LifecycleConfig,
+    LogLine,
     Manual,
+    NewlineOnFD,
     ReadyError,
     ReadyTimeoutError,
     Said,
@@ -460,4 +464,24 @@ async def test_what_any_of_saw_tells_each_mode_or_why_it_failed() -> None:
     mode = AnyOf(Planned("a", NEVER), Planned("b", NEVER, fails=(1.0, BROKEN)))
     with pytest.raises(ReadyTimeoutError, match="; none of 2 was ready: a was not so; it has fail"):
         async with SimulatedDaemon().lifecycle(ready_mode=mode).running():
+            raise AssertionError("entered")
+
+
+# --- a real daemon --------------------------------------------------------------------------------
+
+
+async def test_a_program_is_ready_when_it_has_said_so_in_each_way() -> None:
+    mode = AllOf(LogLine(r"port (?P<port>\d+)"), AnyOf(NewlineOnFD(3), Callback()))
+    script = "echo listening on port 80; echo >&3; exec sleep 1000"
+    config = shell_daemon(script, ready_mode=mode)
+    async with DaemonLifecycle(config).running() as daemon:
+        assert (80, {"port": "80"}) == (daemon.port, daemon.report)
+
+
+async def test_what_a_program_has_not_said_is_named() -> None:
+    mode = AllOf(LogLine("listening"), AnyOf(NewlineOnFD(3), LogLine("never", fatal="listening")))
+    script = "echo listening; exec sleep 1000"
+    config = shell_daemon(script, ready_mode=mode, ready_timeout=0.3)
+    with pytest.raises(ReadyTimeoutError, match=r"none of 2 was ready: .* descriptor 3; it wrote"):
+        async with DaemonLifecycle(config).running():
             raise AssertionError("entered")
