@@ -38,7 +38,7 @@ napoleon_use_ivar = True
 
 nitpicky = True
 # Inventories of other projects would have to be downloaded: their names stay without a link.
-nitpick_ignore_regex = [("py:class", r"(collections|contextlib|os|pathlib|trio)\.[A-Za-z.]+")]
+nitpick_ignore_regex = [("py:class", r"(collections|contextlib|os|pathlib|re|trio)\.[A-Za-z.]+")]
 nitpick_ignore = [
     ("py:class", "Path"),
     ("py:class", "SearchStrategy"),

@@ -46,8 +46,7 @@ async def at_socket(path: Path, talk: Talk) -> AsyncIterator[None]:
         await sock.bind(str(path))
         sock.listen()
         async with trio.open_nursery() as nursery:
-            serve = trio.serve_listeners
-            nursery.start_soon(serve, talk, [trio.SocketListener(sock)])
+            await nursery.start(trio.serve_listeners, talk, [trio.SocketListener(sock)])
             yield
             nursery.cancel_scope.cancel()
 

@@ -1,6 +1,8 @@
 """How users write it. Never run: mypy and pyright say whether the types hold."""
 
+import re
 import signal
+from pathlib import Path
 from typing import assert_type
 
 import trio
@@ -8,18 +10,25 @@ import trio
 from trio_lifecycle import (
     CALLBACK_URL,
     FREE_PORT,
+    TLS,
     Callback,
     DaemonHandle,
     DaemonLifecycle,
     Event,
+    Exec,
+    FileAppears,
     FileExists,
     FreePort,
     FreeVRAM,
+    GRPCHealth,
     HealthCheck,
     LifecycleConfig,
     StopLadder,
     StopReport,
+    TCPPort,
+    UnixSocket,
 )
+from trio_lifecycle.abc import ReadyMode
 
 
 async def own_it_for_a_block() -> None:
@@ -35,6 +44,29 @@ async def own_it_for_a_block() -> None:
         assert_type(await daemon.wait_exit(), int | None)
         async for line in daemon.lines():
             assert_type(line, str)
+
+
+def ask_it_in_other_ways() -> list[ReadyMode]:
+    """Every mode that asks, with what it may be given."""
+    return [
+        TCPPort(FREE_PORT),
+        TCPPort(8080, "localhost", interval=1),
+        UnixSocket(Path("/run/it.sock")),
+        Exec(["redis-cli", "-p", FREE_PORT, "ping"], fatal_statuses=range(2, 256)),
+        FileAppears("/run/it.pid", min_bytes=1),
+        GRPCHealth(f"127.0.0.1:{FREE_PORT}", "a.B", tls=TLS(ca_file=Path("ca.pem"))),
+        HealthCheck(
+            "https://127.0.0.1:8080/",
+            method="HEAD",
+            headers={"Authorization": "Bearer x"},
+            statuses=(range(200, 300), 401),
+            fatal_statuses=500,
+            tls=TLS(verify=False),
+            success_threshold=3,
+        ),
+        HealthCheck("http://it/", unix_socket="/run/it.sock", body=re.compile("up")),
+        HealthCheck("http://it/", body=lambda answer: answer.body == b"up"),
+    ]
 
 
 async def leave_it_running() -> None:
