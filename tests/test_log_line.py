@@ -104,6 +104,7 @@ async def arm(mode: LogLine, port: int | None = None) -> ArmedLogLine:
 async def hear(mode: LogLine, lines: list[str], expected: Report | None, port: int | None) -> None:
     """Let lines be heard, and look at what comes of it."""
     armed = await arm(mode, port)
+    assert armed.awaited.startswith("a line with '")
     armed._hear(lines)
     assert expected == armed._decision()
 
@@ -471,7 +472,7 @@ async def test_one_that_is_left_running_is_heard_by_its_log_file(tmp_path: Path)
         assert "29999" in (tmp_path / "log").read_text()
         assert "running" == await daemon.check()
     finally:
-        await daemon.stop()
+        await daemon.stop()  # noqa: ASYNC102 - it shields itself
 
 
 async def test_it_leaves_no_descriptor_behind(tmp_path: Path) -> None:

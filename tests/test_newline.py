@@ -88,6 +88,7 @@ async def test_a_last_look_finds_what_nobody_has_waited_for() -> None:
     async with armed_for() as (armed, daemons_end):
         assert await armed.ask(NOBODY) is None
         assert "it has written nothing to descriptor 5" == armed.last_seen
+        assert "its newline on descriptor 5" == armed.awaited
         os.write(daemons_end, b"x")
         os.write(daemons_end, b"\n")
         assert Report() == await armed.ask(NOBODY)

@@ -74,6 +74,7 @@ async def test_the_daemon_is_told_where_to_send_and_how_often() -> None:
         assert talk.armed.env["NOTIFY_SOCKET"].startswith("@trio-lifecycle/")
     async with talking() as talk:
         assert ["NOTIFY_SOCKET"] == [*talk.armed.env]
+        assert "its notification" == talk.armed.awaited
 
 
 async def test_the_longest_path_that_is_taken_can_be_bound(tmp_path: Path) -> None:
@@ -339,7 +340,7 @@ async def test_a_flood_starves_nobody_and_fills_no_memory(is_believed: bool) -> 
             began = trio.current_time()
         finally:
             flooder.kill()
-            await flooder.wait()
+            await flooder.wait()  # noqa: ASYNC102 - it was killed
     assert trio.current_time() - began < 2.0  # the goal is 0.2
 
 
@@ -367,11 +368,20 @@ say("READY=1")
 time.sleep(1000)
 """
     events: list[Event] = []
+    reloaded = trio.Event()
+
+    def observe(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, Said) and event.topic == "ready":
+            reloaded.set()
+
     config = python_daemon(SAY + code, FREE_PORT, ready_mode=Notify())
-    async with DaemonLifecycle(config, observer=events.append).running() as daemon:
+    async with DaemonLifecycle(config, observer=observe).running() as daemon:
         assert {"status": "loading", "mainpid": daemon.pid} == daemon.report
         assert int(daemon.port or 0) > 0
         assert "running" == await daemon.check()
+        with trio.fail_after(PATIENCE_S):
+            await reloaded.wait()
     said = [(event.topic, event.text) for event in events if isinstance(event, Said)]
     assert [
         *(("extend", "5 s more"), ("status", "loading"), ("reloading", "")),
@@ -421,8 +431,9 @@ while True:
         say("STATUS=alone")
     except ConnectionRefusedError:
         break
-print("refused", flush=True)
-time.sleep(1000)
+while True:
+    print("refused", flush=True)
+    time.sleep(0.01)
 """
     output = Output(to=tmp_path / "log")
     config = python_daemon(SAY + code, ready_mode=Notify(), detach=True, output=output)
@@ -431,7 +442,7 @@ time.sleep(1000)
         assert "refused" == await anext(daemon.lines())
         assert "running" == await daemon.check()
     finally:
-        await daemon.stop()
+        await daemon.stop()  # noqa: ASYNC102 - it shields itself
 
 
 INHERITED = """

@@ -35,8 +35,8 @@ class DaemonHandle:
             reported; or None.
         port: Its port: FREE_PORT's, the URL's, or what it reported; or None.
         ready_after_s: Seconds from the spawn until it was seen to be ready; 0 when it was adopted.
-        report: What the daemon said of itself when it became ready: the body of its callback. Empty
-            otherwise.
+        report: What the daemon said of itself when it became ready: the body of its callback, the
+            named groups of its line, its status. Empty otherwise.
     """
 
     def __init__(

@@ -133,6 +133,11 @@ class ArmedLogLine(ArmedReady):
         self._hearing: Hearing | None = None
 
     @property
+    def awaited(self) -> str:
+        """A line."""
+        return f"a line with {quote(self._pattern.pattern)}"
+
+    @property
     def last_seen(self) -> str:
         """The last line."""
         if self._last_line is None:

@@ -84,6 +84,11 @@ class ArmedNewline(ArmedReady):
         return {self._number: self._write_end}
 
     @property
+    def awaited(self) -> str:
+        """A newline."""
+        return f"its newline on descriptor {self._number}"
+
+    @property
     def last_seen(self) -> str:
         """Whether there was anything."""
         what = "no newline" if self._has_written else "nothing"

@@ -131,6 +131,11 @@ class ArmedNotify(ArmedReady):
         return env
 
     @property
+    def awaited(self) -> str:
+        """A message."""
+        return "its notification"
+
+    @property
     def last_seen(self) -> str:
         """What it said last, and why a message was refused."""
         said = self._conversation.summary
@@ -166,9 +171,15 @@ class ArmedNotify(ArmedReady):
 
     async def follow(self, process: Process) -> None:
         """Hear messages, and mind the watchdog."""
-        with suppress(trio.ClosedResourceError):
-            while True:
-                await self._hear(process)
+        try:
+            with suppress(trio.ClosedResourceError):
+                while True:
+                    await self._hear(process)
+        finally:
+            # What it said just before its end. Shielded, because that end has cancelled this;
+            # bounded, because nothing is waited for.
+            with trio.CancelScope(shield=True):
+                await self.ask(process)
 
     async def _hear(self, process: Process) -> None:
         """Hear one message, or wait for one."""
