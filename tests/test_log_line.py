@@ -475,6 +475,22 @@ async def test_one_that_is_left_running_is_heard_by_its_log_file(tmp_path: Path)
         await daemon.stop()  # noqa: ASYNC102 - it shields itself
 
 
+@pytest.mark.fault(96)
+@pytest.mark.parametrize("fatal", [None, "password"])
+async def test_a_secret_in_a_log_file_is_not_quoted(fatal: str | None, tmp_path: Path) -> None:
+    config = shell_daemon(
+        'echo "the password is $PASSWORD"; exec sleep 1000',
+        ready_mode=LogLine("ready", fatal=fatal),
+        ready_timeout=0.3,
+        detach=True,
+        output=Output(to=tmp_path / "log"),
+        secret_env={"PASSWORD": "s3cret-s3cret"},
+    )
+    with pytest.raises((ReadyError, ReadyTimeoutError), match=r"the password is \*\*\*'") as caught:
+        await DaemonLifecycle(config).ensure_running()
+    assert "s3cret" not in str(caught.value)
+
+
 async def test_it_leaves_no_descriptor_behind(tmp_path: Path) -> None:
     def count() -> int:
         return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - a Path would keep it open longer

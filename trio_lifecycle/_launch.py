@@ -386,5 +386,8 @@ class Launch:
         """Give what asks the daemon again."""
         assert self.process is not None
         heard = self._armed if self._goes_on_to_hear() else None
+        return Asker(self.process, partial(self._arm_again, port), heard)
+
+    async def _arm_again(self, port: int | None) -> ArmedReady | None:
         start = prepare.make_start(self.config, self.instance_id, port, self._by.prober)
-        return Asker(self.process, partial(self.config.ready_mode.arm_again, start), heard)
+        return await self.config.ready_mode.arm_again(start)

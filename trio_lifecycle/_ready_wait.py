@@ -17,6 +17,7 @@ from trio_lifecycle._errors import (
 )
 from trio_lifecycle._events import Said
 from trio_lifecycle._handle import show_tail
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import ArmedReady, Process, Progress, Report
@@ -105,6 +106,8 @@ class ReadyWait:
                     report = await armed.ask(process)
             except Exception as error:
                 failure = error
+        if report is not None and process.lost is None and not process.ended:
+            return report
         waited_s = trio.current_time() - began
         tail = show_tail(process, self._config.secrets + armed.secrets)
         if process.lost is not None:
@@ -113,13 +116,14 @@ class ReadyWait:
         if process.ended:
             stopper.note_death()
             raise DiedBeforeReadyError(self._config.name, process.status, waited_s, tail)
-        if isinstance(failure, ReadyError) and not failure.output_tail:
-            failure.output_tail = tail
+        # A line of its output may be quoted; what it writes to a file itself nobody has blotted.
+        secrets = Secrets(self._config.secrets)
+        if isinstance(failure, ReadyError):
+            failure.problem = secrets.blot_out(failure.problem)
+            failure.output_tail = failure.output_tail or tail
         if failure is not None:
             raise failure
-        if report is None:
-            raise self._late(waited_s, armed.last_seen, tail)
-        return report
+        raise self._late(waited_s, secrets.blot_out(armed.last_seen), tail)
 
     def _late(self, waited_s: float, last_seen: str, tail: str) -> LifecycleError:
         """Say which clock has ended."""
