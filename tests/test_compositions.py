@@ -266,7 +266,9 @@ async def test_modes_that_are_ready_and_deny_it_do_not_keep_the_loop_busy() -> N
             return ArmedFickle()
 
     class ArmedFickle(ArmedReady):
-        last_seen = "fickle"
+        @property
+        def last_seen(self) -> str:
+            return "fickle"
 
         async def wait(self, process: Process) -> Report:
             asked.append("wait")
