@@ -210,7 +210,7 @@ async def test_in_simulated_time_it_succeeds_with_the_health_unless_it_is_said_o
         assert 2 <= daemon.ready_after_s < 2.2
     planned = SimulatedDaemon(probes=[(0, 1), (3, HANGS), (5, 0)])
     async with planned.lifecycle(ready_mode=Exec(["ask-it"])).running() as daemon:
-        assert 7.9 <= daemon.ready_after_s < 8.2
+        assert 7.9 <= daemon.ready_after_s < 8.6
     failing = SimulatedDaemon(probes=[(1, 9)], writes=b"no\n")
     with pytest.raises(ReadyError, match="exited with status 9"):
         async with failing.lifecycle(ready_mode=Exec(["x"], fatal_statuses=9)).running():
@@ -242,7 +242,7 @@ async def test_it_keeps_the_contract() -> None:
 @pytest.mark.fault(96)
 def test_its_arguments_are_shown_nowhere() -> None:
     mode = Exec(["redis-cli", "-a", "secret", "ping"], fatal_statuses={2, 3, 4, 9})
-    shown = "Exec(['redis-cli' and 3 more], interval=0.1, probe_timeout=5.0, "
+    shown = "Exec(['redis-cli' and 3 more], interval=0.5, probe_timeout=5.0, "
     assert f"{shown}fatal_statuses={{2-4, 9}})" == repr(mode)
     assert "secret" not in repr(Command(name="it", program="/x", args=("secret",)))
 

@@ -123,6 +123,11 @@ async def vainly_by_callback(seconds: float) -> None:
     await _vainly_by_lifecycle(calling(NEVER_MS), Callback(), seconds)
 
 
+async def vainly_by_mode(mode: ReadyMode, seconds: float) -> None:
+    """Wait for a daemon that does nothing of what a mode waits for."""
+    await _vainly_by_lifecycle(serving(FREE_PORT, NEVER_MS), mode, seconds)
+
+
 async def _vainly_by_lifecycle(args: list[str], mode: ReadyMode, seconds: float) -> None:
     config = LifecycleConfig(
         interpreter(), args=args, ready_mode=mode, ready_timeout=seconds, name="daemon"

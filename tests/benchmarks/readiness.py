@@ -2,12 +2,22 @@
 
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Final
 
 import trio
 
 from tests.benchmarks import _waits
 from tests.benchmarks._table import Row, Table, middle, percentile_90
+from trio_lifecycle import (
+    FREE_PORT,
+    Exec,
+    FileAppears,
+    LogLine,
+    Notify,
+    TCPPort,
+    UnixSocket,
+)
 
 # Start-up times in milliseconds, and how often each is measured.
 ROUNDS: Final = {0: 25, 20: 25, 200: 15, 1000: 7}
@@ -22,10 +32,22 @@ WAITS: Final[dict[str, Callable[[int], Awaitable[float]]]] = {
 VAIN_WAITS: Final[dict[str, Callable[[float], Awaitable[None]]]] = {
     "HealthCheck": _waits.vainly_by_health_check,
     "Callback": _waits.vainly_by_callback,
+    **{
+        type(mode).__name__: partial(_waits.vainly_by_mode, mode)
+        for mode in (
+            TCPPort(FREE_PORT),
+            UnixSocket("nothing.sock"),
+            FileAppears("nothing"),
+            Exec(["false"]),
+            LogLine("nothing"),
+            Notify(),
+        )
+    },
     "poll of 100 ms": _waits.vainly_by_poll,
     "mirakuru": _waits.vainly_by_mirakuru,
 }
-VAIN_WAIT_S: Final = 5.0
+PEERS: Final = {"poll of 100 ms", "mirakuru"}
+VAIN_WAIT_S: Final = 10.0
 VAIN_WAIT_GOAL_PERCENT: Final = 2.0
 
 
@@ -79,7 +101,7 @@ async def _cost() -> Table:
     rows = []
     for name, wait in VAIN_WAITS.items():
         share = await _share_percent(wait)
-        goal = VAIN_WAIT_GOAL_PERCENT if name == "HealthCheck" else None
+        goal = None if name in PEERS else VAIN_WAIT_GOAL_PERCENT
         rows.append(Row((name, f"{share:.2f}"), share, goal))
     return Table(
         f"What does it cost to wait {VAIN_WAIT_S:g} s while nothing listens? (% of one core)",

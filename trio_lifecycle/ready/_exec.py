@@ -9,11 +9,11 @@ from attrs import field, frozen
 
 from trio_lifecycle._errors import BinaryNotFoundError, ConfigError
 from trio_lifecycle._markers import fill, markers_in
+from trio_lifecycle._polling import FRACTION_FOR_PROGRAMS
 from trio_lifecycle._status import describe_status
 from trio_lifecycle._texts import check_text, with_sample_port
 from trio_lifecycle.abc import Command, Prober, Process, Ran, ReadyMode, Report, Start, Verdict
 from trio_lifecycle.ready._polled import (
-    DEFAULT_INTERVAL_S,
     ArmedPolled,
     Outcome,
     Reply,
@@ -28,6 +28,9 @@ DEFAULT_PROBE_TIMEOUT_S: Final = 5.0
 
 # What a command can end with, as subprocess counts, but for success: a signal is negative.
 _FAILURES: Final = range(-64, 256)
+
+# A program costs some milliseconds to start, and more where it is written in Python or Java.
+DEFAULT_INTERVAL_S: Final = 0.5
 
 # How much of what a command wrote last is shown.
 _SHOWN_CHARS: Final = 200
@@ -71,8 +74,9 @@ class Exec(ReadyMode):
         command: The program, by name or path, and its arguments, each a string or path of its own;
             there is no shell. It may hold FREE_PORT. ``repr`` and messages show the program and no
             argument, as that may be a password; what the command itself writes last is shown.
-        interval: Seconds between the end of a run and the next at most. Defaults to 0.1; the pause
-            grows up to it from 1 ms.
+        interval: Seconds between the end of a run and the next at most. Defaults to 0.5; the pause
+            grows up to it from 1 ms, and is a twentieth of the time waited. With less, commands
+            take a good part of a processor from a daemon that needs it to start.
         probe_timeout: Seconds that one run may take. Defaults to 5. With less than it takes on a
             busy machine, it never succeeds.
         fatal_statuses: Exit statuses after which waiting can't help, such as ``{2, 127}``: a
@@ -126,7 +130,8 @@ class Exec(ReadyMode):
         )
         place = _CommandPlace(start.prober, command, self.probe_timeout, self.fatal_statuses)
         report = Report(None, start.port)
-        return ArmedPolled(start, self.command[0], [place], report, self.interval)
+        shown, fraction = self.command[0], FRACTION_FOR_PROGRAMS
+        return ArmedPolled(start, shown, [place], report, self.interval, fraction=fraction)
 
     async def arm_again(self, start: Start) -> ArmedPolled:
         """Run the same command."""

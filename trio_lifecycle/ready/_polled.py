@@ -8,7 +8,7 @@ import trio
 
 from trio_lifecycle._errors import ForeignDaemonError, ReadyError
 from trio_lifecycle._markers import FREE_PORT, Marker
-from trio_lifecycle._polling import next_interval
+from trio_lifecycle._polling import FRACTION_OF_ELAPSED, next_interval
 from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle.abc import Answer, ArmedReady, Process, Report, Sighting, Start, Verdict
 
@@ -120,6 +120,7 @@ class ArmedPolled(ArmedReady):
         interval: The longest pause, in seconds.
         threshold: How many successes in a row it takes.
         secrets: Texts that must stand in no message.
+        fraction: The pause as a part of the time waited.
     """
 
     def __init__(
@@ -132,7 +133,9 @@ class ArmedPolled(ArmedReady):
         *,
         threshold: int = 1,
         secrets: tuple[str, ...] = (),
+        fraction: float = FRACTION_OF_ELAPSED,
     ) -> None:
+        self._fraction = fraction
         self._name = start.name
         self._prober = start.prober
         self._shown = shown
@@ -164,7 +167,7 @@ class ArmedPolled(ArmedReady):
         began = trio.current_time()
         while (report := self._count(await self._look(process, patient=True))) is None:
             waited = trio.current_time() - began
-            grown = next_interval(waited, self._interval)
+            grown = next_interval(waited, self._interval, self._fraction)
             await trio.sleep(self._interval if self._successes else grown)
         return report
 
