@@ -5,8 +5,8 @@ import signal
 from hypothesis import settings
 
 # A loaded machine is slow now and then; that an example took long is no finding here.
-# Hypothesis's own 100 examples took two minutes of every run, and found no more than these. Who has
-# changed what they are about has `--hypothesis-profile=thorough`.
+# Hypothesis's own 100 examples took two minutes of every run. Who has changed what a property is
+# about looks longer, by `--hypothesis-profile=thorough`.
 settings.register_profile("trio_lifecycle", deadline=None, print_blob=True, max_examples=40)
 settings.register_profile("thorough", deadline=None, print_blob=True, max_examples=1000)
 settings.load_profile("trio_lifecycle")
