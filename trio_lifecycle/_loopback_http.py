@@ -28,8 +28,13 @@ READ_BYTES: Final = 16_384
 @lru_cache(maxsize=1024)
 def way_to(question: Question) -> Address | None:
     """Give the one address of this machine that a plain-text question goes to; else None."""
-    if question.http2 or not question.url.startswith("http:"):
-        return None
+    is_plain = question.url.startswith("http:") and not question.http2
+    return address_of(question) if is_plain else None
+
+
+@lru_cache(maxsize=1024)
+def address_of(question: Question) -> Address | None:
+    """Give the one address of this machine that a question goes to; None for any other."""
     if question.unix_path is not None:
         return question.unix_path
     hosts = loopback_addresses(host_of(question.url))
