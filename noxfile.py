@@ -1,6 +1,7 @@
 """Each check of the project by one name: nox -s tests, types, lint, docs, faults, bench, chaos."""
 
 import os
+import tempfile
 from pathlib import Path
 
 import nox
@@ -62,6 +63,8 @@ def tests(session: nox.Session) -> None:
     # Some hundred tests start a Python; each would compile the package where no bytecode is kept.
     session.env["PYTHONPYCACHEPREFIX"] = f"{session.create_tmp()}/bytecode"
     session.env["PYTHONDONTWRITEBYTECODE"] = ""
+    # Nox would have temporary files below here, where paths are too long for a UNIX socket.
+    session.env["TMPDIR"] = tempfile.gettempdir()
     session.run("coverage", "erase")
     session.run("coverage", "run", "-m", "pytest", *(session.posargs or EVERYTHING))
     session.run("coverage", "combine", "--quiet")

@@ -232,7 +232,7 @@ def test_a_library_that_does_it_wrong_is_found_out(
         run_state_machine_as_test(
             OneStartInAWildWorld,
             settings=settings(
-                max_examples=300,
+                max_examples=1000,
                 stateful_step_count=25,
                 derandomize=True,
                 database=None,

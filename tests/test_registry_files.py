@@ -195,7 +195,7 @@ async def test_a_file_that_takes_the_place_of_the_open_one_confirms_nothing(
 FULL = """
 import subprocess
 from tests.registries import record
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle import RegistryError
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
 
 room, filler = Path(sys.argv[1]), Path(sys.argv[1]) / "filler"
@@ -268,7 +268,7 @@ FILLED = """
 import errno, subprocess
 from pathlib import Path
 from tests.registries import record
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle import RegistryError
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
 
 room, end, limit = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -358,7 +358,7 @@ def test_a_file_that_may_not_grow_loses_nothing_and_works_again(path: Path) -> N
     code = """
 import resource
 from tests.registries import record
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle import RegistryError
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
 
 registry = SQLiteRegistry(sys.argv[1])
@@ -388,7 +388,7 @@ trio.run(main)
 READ_ONLY = """
 from pathlib import Path
 from tests.registries import record
-from trio_lifecycle._errors import RegistryError
+from trio_lifecycle import RegistryError
 from trio_lifecycle.registry._sqlite import SQLiteRegistry
 
 registry = SQLiteRegistry(sys.argv[1])
