@@ -85,7 +85,8 @@ def redis(directory: Path) -> Mapping[str, Any]:
     """It says so to systemd only when it is told to."""
     listens = ["--bind", "127.0.0.1", "--unixsocket", str(directory / "redis.sock")]
     rest = ["--supervised", "systemd", "--save", "", "--dir", str(directory)]
-    return {"args": ["--port", FREE_PORT, *listens, *rest]}
+    pid_file = ["--pidfile", str(directory / "redis.pid")]
+    return {"args": ["--port", FREE_PORT, *listens, *rest, *pid_file]}
 
 
 def nginx(directory: Path) -> Mapping[str, Any]:
@@ -262,6 +263,7 @@ SERVERS: Mapping[str, Server] = {
             "line": always(LogLine("Ready to accept connections")),
             "notify": always(Notify()),
             "exec": always(Exec(["redis-cli", "-p", FREE_PORT, "-e", "ping"])),
+            "file": lambda directory: FileAppears(directory / "redis.pid", min_bytes=2),
         },
         b"PING\r\n",
         b"+PONG",

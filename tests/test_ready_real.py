@@ -23,14 +23,15 @@ from tests.real_programs import (
     sshd,
     who_runs_postgres,
 )
-from tests.support import PATIENCE_S, UNMEASURED, free_port, lives
+from tests.support import PATIENCE_S, UNMEASURED, lives
 from trio_lifecycle import (
     FREE_PORT,
     DaemonHandle,
     DaemonLifecycle,
+    GRPCHealth,
     HealthCheck,
     LifecycleConfig,
-    ReadyTimeoutError,
+    LocalSpawner,
     TCPPort,
 )
 from trio_lifecycle._proc import all_stats, tree_of
@@ -113,19 +114,32 @@ async def test_postgres_takes_connections_while_it_only_recovers(cluster: Path) 
 
 
 @pytest.mark.needs("etcd")
-async def test_etcd_takes_connections_while_it_has_no_leader(tmp_path: Path) -> None:
+async def test_etcd_takes_connections_before_it_serves(tmp_path: Path) -> None:
+    """Of two members only one is there, so it never serves; it listens all the same."""
     options = dict(SERVERS["etcd"].options(tmp_path))
-    peer = options["args"][-1].partition("=")[2]
-    alone = f"alone={peer},other=http://127.0.0.1:{free_port()}"
-    options["args"] = [*options["args"][:-1], alone]
+    options["args"] = [
+        arg.replace("alone=", "other=http://127.0.0.1:1,alone=") for arg in options["args"]
+    ]
     config = LifecycleConfig("etcd", ready_mode=TCPPort(FREE_PORT), **options)
-    health = HealthCheck(f"http://127.0.0.1:{FREE_PORT}/health")
-    late = LifecycleConfig("etcd", ready_mode=health, ready_timeout=0.5, **options)
-    async with DaemonLifecycle(config).running():
-        pass
-    with pytest.raises(ReadyTimeoutError):
-        async with DaemonLifecycle(late).running():
-            pass
+    async with DaemonLifecycle(config).running() as daemon:
+        where, limit_s = f"127.0.0.1:{daemon.port}", 0.3
+        for mode in (
+            HealthCheck(f"http://{where}/health", probe_timeout=limit_s),
+            GRPCHealth(where, probe_timeout=limit_s),
+        ):
+            sighting = await mode.find_running(LocalSpawner().open_prober())
+            assert sighting is not None
+            assert sighting.report is None
+            assert "gave no answer within 0.3 s" in sighting.detail
+
+
+@pytest.mark.needs("etcd")
+async def test_etcd_has_no_service_of_another_name(tmp_path: Path) -> None:
+    async with DaemonLifecycle(SERVERS["etcd"].config(tmp_path, "grpc")).running() as daemon:
+        unknown = GRPCHealth(f"127.0.0.1:{daemon.port}", "no.such.Service")
+        sighting = await unknown.find_running(LocalSpawner().open_prober())
+        assert sighting is not None
+        assert sighting.detail.endswith("it has no service of this name")
 
 
 # --- what the documentation shows -----------------------------------------------------------------
