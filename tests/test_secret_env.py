@@ -1,5 +1,6 @@
 """Secrets of a daemon's environment: given to the daemon, and shown nowhere."""
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -11,21 +12,29 @@ from tests.support import PATIENCE_S, Heard, free_port, python_daemon, shell_dae
 from trio_lifecycle import (
     CALLBACK_URL,
     FREE_PORT,
+    AllOf,
     Callback,
     DaemonLifecycle,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
     Event,
+    Exec,
     ForeignDaemonError,
     HealthCheck,
     LifecycleConfig,
+    LogLine,
     MemoryRegistry,
+    Notify,
     Output,
     ReadyError,
     ReadyTimeoutError,
+    SpawnError,
     Stray,
+    UnlessLine,
+    open_daemon_nursery,
 )
 from trio_lifecycle._diary import Diary
+from trio_lifecycle._framing import LONGEST_LINE_BYTES
 from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._states import State
 from trio_lifecycle.abc import ArmedReady, Process, ReadyMode, Report, Start
@@ -126,6 +135,96 @@ async def test_a_detached_daemons_file_is_its_own_but_what_is_read_from_it_is_bl
         assert "***" == await anext(reader)
     finally:
         await starter.kill()  # noqa: ASYNC102  # it is killed, so it ends
+
+
+def speaks(says: str) -> str:
+    """Give a daemon that says something by sd_notify, the secret at its end."""
+    return (
+        "import os, socket, time; where = os.environ['NOTIFY_SOCKET'].replace('@', chr(0), 1); "
+        f"text = '{says}' + os.environ['TOKEN']; "
+        "socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM).sendto(text.encode(), where); "
+        "time.sleep(1000)"
+    )
+
+
+# A message shows 200 characters, so that a secret is cut which begins behind so many.
+PAD = "x" * 190
+WRITES = f'echo "{PAD}$TOKEN"; exec sleep 1000'
+FAILS = ["sh", "-c", f'echo "{PAD}$TOKEN"; exit 2']
+
+
+@pytest.mark.parametrize("detach", [False, True])
+@pytest.mark.parametrize(
+    ("mode", "script"),
+    [
+        (Exec(FAILS, fatal_statuses={2}), "exec sleep 1000"),
+        (LogLine("never", fatal="x"), WRITES),
+        (UnlessLine(LogLine("never"), "x"), WRITES),
+        (AllOf(LogLine("never"), Exec(FAILS, fatal_statuses={2})), WRITES),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_secret_is_not_shown_in_part_where_a_message_is_cut(
+    mode: ReadyMode, script: str, detach: bool
+) -> None:
+    config = shell_daemon(script, secret_env=SECRET_ENV, ready_mode=mode, detach=detach)
+    lifecycle = DaemonLifecycle(config, registry=MemoryRegistry())
+    async with open_daemon_nursery() as daemons:
+        with pytest.raises(ReadyError) as caught:
+            await (lifecycle.ensure_running() if detach else daemons.ensure_running(lifecycle))
+    assert f"{PAD}***" in caught.value.problem
+    assert SECRET[:4] not in str(caught.value)
+
+
+async def test_what_a_daemon_says_of_itself_is_cut_without_secrets() -> None:
+    config = python_daemon(
+        speaks(f"STATUS={PAD}"), secret_env=SECRET_ENV, ready_mode=Notify(), ready_timeout=0.5
+    )
+    with pytest.raises(ReadyTimeoutError) as caught:
+        async with DaemonLifecycle(config).running():
+            pass
+    assert f"'{PAD}***'" in caught.value.last_seen
+
+
+@pytest.mark.parametrize("secret", ["tab\tand-more", "bell\aand-more"])
+async def test_a_secret_that_can_not_be_printed_is_not_shown(secret: str) -> None:
+    mode = Exec(["sh", "-c", 'echo "it is $TOKEN"; exit 2'], fatal_statuses={2})
+    config = shell_daemon("exec sleep 1000", secret_env={"TOKEN": secret}, ready_mode=mode)
+    with pytest.raises(ReadyError, match=r"it is \*\*\*\."):
+        async with DaemonLifecycle(config).running():
+            pass
+
+
+async def test_a_secret_in_two_parts_of_a_line_is_not_quoted() -> None:
+    padding = "x" * (LONGEST_LINE_BYTES - 8)
+    code = f"import os, time; print({padding!r} + os.environ['TOKEN'], flush=True); time.sleep(99)"
+    config = python_daemon(
+        code, secret_env=SECRET_ENV, ready_mode=LogLine("never", fatal="and-more")
+    )
+    with pytest.raises(ReadyError, match=r"it wrote '\*\*\*', which means"):
+        async with DaemonLifecycle(config).running():
+            pass
+
+
+async def test_a_url_that_a_line_tells_is_whole_and_shown_without_the_secret() -> None:
+    script = "echo at http://127.0.0.1:80/?token=$TOKEN; exec sleep 1000"
+    mode = LogLine(r"at (?P<url>http\S+)")
+    config = shell_daemon(script, secret_env=SECRET_ENV, ready_mode=mode)
+    async with open_daemon_nursery() as daemons:
+        daemon = await daemons.ensure_running(DaemonLifecycle(config))
+        assert f"http://127.0.0.1:80/?token={SECRET}" == daemon.url == daemon.report["url"]
+        assert repr(daemon).endswith("at http://127.0.0.1:80/?token=***>")
+        assert "at http://127.0.0.1:80/?token=***\n" == daemon.output_tail
+
+
+async def test_the_errors_that_have_led_to_one_are_without_secrets(tmp_path: Path) -> None:
+    output = Output(to=tmp_path / SECRET / "q.log")
+    config = shell_daemon("exec sleep 1000", secret_env=SECRET_ENV, output=output)
+    with pytest.raises(SpawnError) as caught:
+        async with DaemonLifecycle(config).running():
+            pass
+    assert f"{tmp_path}/***/q.log" in str(caught.value.__cause__)
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 # --- what ready modes say -------------------------------------------------------------------------

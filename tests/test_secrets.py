@@ -11,6 +11,7 @@ from trio_lifecycle._errors import (
     LifecycleError,
     PreflightError,
     ReadyTimeoutError,
+    StopError,
 )
 from trio_lifecycle._markers import FREE_PORT
 from trio_lifecycle._secrets import BLOT, SHORTEST_SECRET, Secrets, TextBlotter
@@ -154,6 +155,13 @@ def test_a_daemons_name_stays_although_it_is_the_secret() -> None:
     error = same(ReadyTimeoutError("hunter22", 1.5, "hunter22!"))
     assert isinstance(error, ReadyTimeoutError)
     assert ("hunter22", "***!") == (error.daemon, error.last_seen)
+
+
+def test_errors_in_a_circle_are_each_taken_once() -> None:
+    ours, theirs = StopError("q", 1, "", 1.0), OSError("it has no number")
+    ours.__cause__, theirs.__context__ = theirs, ours
+    Secrets(["number"]).blot_out_error(ours)
+    assert "it has no ***" == str(theirs)
 
 
 def test_an_error_of_the_users_stays_as_it_is() -> None:

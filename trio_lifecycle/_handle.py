@@ -208,9 +208,7 @@ class DaemonHandle:
 
 def show_tail(process: Process, secrets: tuple[str, ...]) -> str:
     """Give the end of a process's output for people: decoded, secrets blotted out."""
-    known = Secrets(secrets)
-    tail = known.blot_out_tail(process.output_tail())
-    return known.blot_out(tail.decode(errors="backslashreplace"))
+    return Secrets(secrets).show_tail(process.output_tail())
 
 
 class _Blotted(AsyncIterator[str]):

@@ -152,6 +152,7 @@ def make_start(
         prober=prober,
         in_arguments=markers_in(config.args),
         env={key: text for key, text in env.items() if text is None or not markers_in([text])},
+        secrets=config.secrets,
         working_dir=config.working_dir,
         user=config.user,
         group=config.group,

@@ -112,11 +112,11 @@ class TextBlotter:
 
 
 class Secrets:
-    """bytess that must not be shown.
+    """Texts that must not be shown.
 
     Of each text, every line is a secret by itself, and every piece between markers, whose values
     are no secrets; without the blanks around it, and if it has at least ``SHORTEST_SECRET``
-    characters. bytess that were written otherwise, such as URL-quoted or as base64, are not found.
+    characters. Those that were written otherwise, such as URL-quoted or as base64, are not found.
     """
 
     def __init__(self, texts: Iterable[str] = ()) -> None:
@@ -150,10 +150,37 @@ class Secrets:
         beginning = BLOT.encode() if covered else b""
         return beginning + blotter.feed(tail) + blotter.close()
 
+    def show_tail(self, tail: bytes) -> str:
+        """Give the end of a stream for people: decoded, and without them."""
+        return self.blot_out(self.blot_out_tail(tail).decode(errors="backslashreplace"))
+
+    def blot_out_rest(self, text: str) -> str:
+        """Give a text without them; it may begin in the middle of one."""
+        return self.show_tail(text.encode(errors="backslashreplace"))
+
     def blot_out_error(self, error: BaseException) -> None:
-        """Take them out of an error of ours; of others nothing is known."""
+        """Take them out of an error of ours, and of those that have led to it.
+
+        A traceback shows them all. Of an error that is not ours nothing is known.
+        """
         if not self or not isinstance(error, LifecycleError):
             return
+        for cause in _chain(error):
+            if isinstance(cause, LifecycleError):
+                self._blot_out_ours(cause)
+            else:
+                self._blot_out_others(cause)
+
+    def _blot_out_others(self, error: BaseException) -> None:
+        # Also args alone, for the text of an OSError is made of its attributes.
+        error.args = self._blot_out_fact(error.args, None)
+        if isinstance(error, OSError):
+            for name in ("strerror", "filename", "filename2"):
+                # One that has none would say so in its text once it was set.
+                if isinstance(fact := getattr(error, name), str):
+                    setattr(error, name, self.blot_out(fact))
+
+    def _blot_out_ours(self, error: LifecycleError) -> None:
         # Its name is what a daemon is found by, and no secret.
         name = getattr(error, "daemon", None)
         for attribute in fields(type(error)):
@@ -184,6 +211,18 @@ def _as_shown(pieces: Iterable[str]) -> Iterator[str]:
         yield piece
         yield os.fsencode(piece).decode(errors="backslashreplace")
         yield repr(piece)[1:-1]
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """Give an error and those that it comes from, each once."""
+    chain = [error]
+    for each in chain:
+        chain += [
+            cause
+            for cause in (each.__cause__, each.__context__)
+            if cause is not None and cause not in chain
+        ]
+    return chain
 
 
 def _cut_off(tail: bytes, secret: bytes) -> int:

@@ -32,6 +32,9 @@ class Start:
             machine can read.
         env: What the configuration changes in the daemon's environment, as far as it is known
             before the spawn; None removes a variable. The values may be secret.
+        secrets: Texts that must stand in no message. They are blotted out of all that the mode
+            says; only where it shows a part of a text it has to do so before it cuts, since a part
+            of a secret is not found.
         working_dir: Where the daemon runs; None is the directory of this program.
         user: Whom it runs as, by name or id; None is this program's user.
         group: Its main group, by name or id; None is the user's, or this program's.
@@ -48,6 +51,7 @@ class Start:
     prober: Prober
     in_arguments: frozenset[Marker] = frozenset()
     env: Mapping[str, str | None] = field(factory=dict, repr=False)
+    secrets: tuple[str, ...] = field(default=(), repr=False)
     working_dir: Path | None = None
     user: str | int | None = None
     group: str | int | None = None

@@ -47,6 +47,10 @@ class PipedOutput:
         self._tail = Tail(output.tail_bytes)
         self._framer = LineFramer()
         self._lines = Lines()
+        # Who hears all for the ready mode hears secrets, too: the URL that a line tells may hold
+        # one, and is needed as it is.
+        self._heard = Lines() if known else self._lines
+        self._heard_framer = LineFramer()
         self.heard_at: float | None = None
 
     # Ctrl-C may strike in any task that runs Python code; here it would break off the whole owner.
@@ -87,7 +91,7 @@ class PipedOutput:
 
     def hear_lines(self, process: Process, hear: Callable[[list[str]], None]) -> Hearing:
         """Have every line heard that comes from now on."""
-        return self._lines.hear(hear, self.take_rest)
+        return self._heard.hear(hear, self.take_rest)
 
     def close(self) -> None:
         """Let go of the pipe and of what was opened. Calling it again is fine."""
@@ -104,8 +108,10 @@ class PipedOutput:
         """
         self._take(b"", is_last=True)
         self._pass_on(self._framer.close())
+        self._heard.feed(self._heard_framer.close())
         self._destination.close()
         self._lines.close()
+        self._heard.close()
 
     def _read(self) -> bytes | None:
         try:
@@ -115,6 +121,7 @@ class PipedOutput:
 
     def _take(self, chunk: bytes, *, is_last: bool = False) -> None:
         if self._blotter is not None:
+            self._have_heard(chunk)
             chunk = self._blotter.close() if is_last else self._blotter.feed(chunk)
         self._tail.feed(chunk)
         self._destination.feed(chunk)
@@ -122,6 +129,12 @@ class PipedOutput:
             self._pass_on(self._framer.feed(chunk))
         else:
             self._framer.skip(chunk)
+
+    def _have_heard(self, chunk: bytes) -> None:
+        if self._heard.wanted:
+            self._heard.feed(self._heard_framer.feed(chunk))
+        else:
+            self._heard_framer.skip(chunk)
 
     def _pass_on(self, lines: list[str]) -> None:
         self._destination.feed_lines(lines)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._status import quote
 from trio_lifecycle.abc import Progress
 
@@ -69,16 +70,18 @@ class Conversation:
     Args:
         watchdog_s: Seconds within which it is to show again that it is alive; None where it need
             not.
+        secrets: What is not to be shown.
 
     Attributes:
         is_ready: Whether it has said that it is.
         main_pid: Which process it says is its main one.
     """
 
-    def __init__(self, watchdog_s: float | None) -> None:
+    def __init__(self, watchdog_s: float | None, secrets: Secrets | None = None) -> None:
         self.is_ready = False
         self.main_pid: int | None = None
         self._watchdog_s = watchdog_s
+        self._secrets = secrets or Secrets()
         self._alive_at = 0.0
         self._trouble = ""
         self._is_reloading = False
@@ -106,7 +109,8 @@ class Conversation:
         parts = [] if self.is_ready else ["it has not sent READY=1"]
         parts += ["it says that it is stopping"] if self._is_stopping else []
         parts += [f"its watchdog: {self._trouble}"] if self._trouble else []
-        parts += [f"its last status was {quote(self._status)}"] if self._status else []
+        status = quote(self._secrets.blot_out(self._status))
+        parts += [f"its last status was {status}"] if self._status else []
         parts += [f"it reported {_name(self._errno)}"] if self._errno else []
         return "; ".join(parts) or "it has sent READY=1"
 

@@ -10,6 +10,7 @@ from attrs import field, frozen
 from trio_lifecycle._errors import BinaryNotFoundError, ConfigError
 from trio_lifecycle._markers import fill, markers_in
 from trio_lifecycle._polling import FRACTION_FOR_PROGRAMS
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._status import describe_status
 from trio_lifecycle._texts import check_text, with_sample_port
 from trio_lifecycle.abc import Command, Prober, Process, Ran, ReadyMode, Report, Start, Verdict
@@ -128,7 +129,8 @@ class Exec(ReadyMode):
             user=start.user,
             group=start.group,
         )
-        place = _CommandPlace(start.prober, command, self.probe_timeout, self.fatal_statuses)
+        secrets, limit_s = Secrets(start.secrets), self.probe_timeout
+        place = _CommandPlace(start.prober, command, limit_s, self.fatal_statuses, secrets)
         report = Report(None, start.port)
         shown, fraction = self.command[0], FRACTION_FOR_PROGRAMS
         return ArmedPolled(start, shown, [place], report, self.interval, fraction=fraction)
@@ -153,18 +155,24 @@ class _CommandPlace:
     address = None
 
     def __init__(
-        self, prober: Prober, command: Command, limit_s: float, fatal: frozenset[int]
+        self,
+        prober: Prober,
+        command: Command,
+        limit_s: float,
+        fatal: frozenset[int],
+        secrets: Secrets,
     ) -> None:
         self._prober = prober
         self._command = command
         self._limit_s = limit_s
         self._fatal = fatal
+        self._secrets = secrets
 
     async def ask(self, *, patient: bool = False) -> Reply:
         """Run it once."""
         with trio.move_on_after(self._limit_s):
             ran = await self._prober.run(self._command)
-            return Reply(self._outcome(ran), describe(ran))
+            return Reply(self._outcome(ran), describe(ran, self._secrets))
         return Reply(Outcome.NOT_YET, f"did not end within {self._limit_s} s")
 
     def _outcome(self, ran: Ran) -> Outcome:
@@ -177,11 +185,12 @@ class _CommandPlace:
         return Verdict.OURS
 
 
-def describe(ran: Ran) -> str:
+def describe(ran: Ran, secrets: Secrets) -> str:
     """Say how a command ended, with the last line that it wrote."""
     if ran.status is None:
         return ran.problem
-    lines = ran.output.decode(errors="backslashreplace").split("\n")
+    # Before anything is cut off or replaced: what is left of a secret would not be found.
+    lines = secrets.show_tail(ran.output).split("\n")
     said = next((line.strip() for line in reversed(lines) if line.strip()), "")
     shown = "".join(char if char.isprintable() else "?" for char in said)
     end = f": {shown[:_SHOWN_CHARS]}" if shown else ""

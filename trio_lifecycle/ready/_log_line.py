@@ -3,13 +3,16 @@
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from itertools import pairwise
 from typing import Final
 
 import trio
 from attrs import field, frozen
 
 from trio_lifecycle._errors import ConfigError, ReadyError
+from trio_lifecycle._framing import CUT_MARK
 from trio_lifecycle._markers import FREE_PORT, fill, has_stray_nul, show
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._status import quote
 from trio_lifecycle._urls import check_url, port_of
 from trio_lifecycle.abc import ArmedReady, Hearing, Process, ReadyMode, Report, Start
@@ -126,6 +129,7 @@ class ArmedLogLine(ArmedReady):
         self._pattern = pattern
         self._fatal = fatal
         self._last_line: str | None = None
+        self._before_last = ""
         self._report: Report | None = None
         self._doom: str | None = None
         # Cancelled by the line itself: that wakes whoever waits one turn earlier than an event.
@@ -142,7 +146,8 @@ class ArmedLogLine(ArmedReady):
         """The last line."""
         if self._last_line is None:
             return "it has written nothing"
-        return f"its last line was {quote(self._last_line)}"
+        last = quote_line(self._start, self._last_line, self._before_last)
+        return f"its last line was {last}"
 
     def begin(self, process: Process) -> None:
         """Hear from the first line on."""
@@ -150,13 +155,14 @@ class ArmedLogLine(ArmedReady):
 
     def _hear(self, lines: list[str]) -> None:
         if self._doom is None:
-            for line in lines:
-                self._judge(line)
+            for before, line in pairwise([self._last_line or "", *lines]):
+                self._judge(line, before)
+                self._before_last = before
             self._last_line = lines[-1]
 
-    def _judge(self, line: str) -> None:
+    def _judge(self, line: str, before: str) -> None:
         if self._fatal is not None and self._fatal.search(line, 0, LONGEST_SEARCHED_CHARS):
-            self._doom = self._doom or line
+            self._doom = self._doom or quote_line(self._start, line, before)
             self._undecided.cancel()
         elif self._report is None:
             match = self._pattern.search(line, 0, LONGEST_SEARCHED_CHARS)
@@ -193,7 +199,7 @@ class ArmedLogLine(ArmedReady):
 
     def _decision(self) -> Report | None:
         if self._doom is not None:
-            problem = f"it wrote {quote(self._doom)}, which means that it has failed"
+            problem = f"it wrote {self._doom}, which means that it has failed"
             raise ReadyError(self._start.name, problem)
         return self._report
 
@@ -201,6 +207,19 @@ class ArmedLogLine(ArmedReady):
         """Hear no more."""
         if self._hearing is not None:
             self._hearing.close()
+
+
+def quote_line(start: Start, line: str, before: str) -> str:
+    """Write a line of output for people, without secrets.
+
+    Args:
+        start: Knows them.
+        line: The line.
+        before: The line before it. Where that was cut, a secret may have been, too.
+    """
+    secrets = Secrets(start.secrets)
+    is_rest = before.endswith(CUT_MARK)
+    return quote(secrets.blot_out_rest(line) if is_rest else secrets.blot_out(line))
 
 
 def _report(groups: Mapping[str, str | None], port: int | None) -> Report:

@@ -18,6 +18,7 @@ from trio_lifecycle._proc import read_stat
 from trio_lifecycle._procfs import uids_of
 from trio_lifecycle._requests import NOTIFY_VARIABLE, WATCHDOG_VARIABLE
 from trio_lifecycle._seconds import check_seconds
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle.abc import ArmedReady, Process, Progress, ReadyMode, Report, Start
 from trio_lifecycle.ready._conversation import LONGEST_MESSAGE_BYTES, Conversation, Message
 from trio_lifecycle.ready._notify_socket import (
@@ -113,7 +114,7 @@ class ArmedNotify(ArmedReady):
         self._start = start
         self._socket = socket
         self._watchdog_s = watchdog_s
-        self._conversation = Conversation(watchdog_s)
+        self._conversation = Conversation(watchdog_s, Secrets(start.secrets))
         self._uids = _expected_uids(start.user)
         self._turn = trio.Lock()
         # Taken from the socket, and not judged yet: who judges may be cancelled.

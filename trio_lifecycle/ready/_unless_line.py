@@ -7,7 +7,6 @@ from attrs import field, frozen
 
 from trio_lifecycle._errors import ConfigError, ReadyError
 from trio_lifecycle._ready_contract import ArmedThrough, ModeThrough
-from trio_lifecycle._status import quote
 from trio_lifecycle.abc import ArmedReady, Hearing, Process, ReadyMode, Report, Start
 from trio_lifecycle.ready._compose import at_once
 from trio_lifecycle.ready._log_line import (
@@ -15,6 +14,7 @@ from trio_lifecycle.ready._log_line import (
     Pattern,
     check_pattern,
     compile_pattern,
+    quote_line,
     show_pattern,
     text_of,
 )
@@ -56,15 +56,16 @@ class UnlessLine(ModeThrough):
     async def arm(self, start: Start) -> "ArmedUnlessLine":
         """Arm the mode, and fill in the port."""
         fatal = compile_pattern(self.fatal, start.port)
-        return ArmedUnlessLine(await self.mode.arm(start), start.name, fatal)
+        return ArmedUnlessLine(await self.mode.arm(start), start, fatal)
 
 
 class ArmedUnlessLine(ArmedThrough):
     """Another mode of one spawn, and the lines that may end its wait."""
 
-    def __init__(self, armed: ArmedReady, name: str, fatal: re.Pattern[str]) -> None:
+    def __init__(self, armed: ArmedReady, start: Start, fatal: re.Pattern[str]) -> None:
         super().__init__(armed)
-        self._name = name
+        self._start = start
+        self._before = ""
         self._fatal = fatal
         self._doom: str | None = None
         self._doomed = trio.Event()
@@ -78,8 +79,9 @@ class ArmedUnlessLine(ArmedThrough):
     def _hear(self, lines: list[str]) -> None:
         for line in lines:
             if self._doom is None and self._fatal.search(line, 0, LONGEST_SEARCHED_CHARS):
-                self._doom = line
+                self._doom = quote_line(self._start, line, self._before)
                 self._doomed.set()
+            self._before = line
 
     async def wait(self, process: Process) -> Report:
         """Wait for the mode, as long as there is hope."""
@@ -120,5 +122,5 @@ class ArmedUnlessLine(ArmedThrough):
     def _insist_on_hope(self, process: Process) -> None:
         self._hearing_of(process).look()
         if self._doom is not None:
-            problem = f"it wrote {quote(self._doom)}, which means that it has failed"
-            raise ReadyError(self._name, problem)
+            problem = f"it wrote {self._doom}, which means that it has failed"
+            raise ReadyError(self._start.name, problem)
