@@ -54,6 +54,25 @@ WRONG_USE = {
     "no socket": (("--unix", "", "--", *SLEEP), "--unix: "),
     "no file": (("--file", "", "--", *SLEEP), "--file: "),
     "no silence": (("--stall-timeout", "0", "--", *SLEEP), "--stall-timeout: must be more than 0"),
+    "a command that is empty": (
+        ("--exec", " ", "--", *SLEEP),
+        "--exec: is empty, as of a variable",
+    ),
+    "a pattern of every line": (("--log", "", "--", *SLEEP), "--log: is empty, as of a variable"),
+    "an end at every line": (
+        ("--fd", "3", "--fatal-log", "", "--", *SLEEP),
+        "--fatal-log: is empty, as of a variable",
+    ),
+    "no time to hold": (
+        ("--fd", "3", "--stable-for", "-1", "--", *SLEEP),
+        "--stable-for: must be more than 0 seconds",
+    ),
+    "a prefix of two lines": (("--prefix", "a\nb", "--", *SLEEP), "--prefix: must be within one"),
+    "no user's number": (("--user", "9" * 11, "--", *SLEEP), "--user: an id is from 0 to"),
+    "a secret that is none": (
+        ("--env", "PATH=x", "--secret-env", "PATH", "--", *SLEEP),
+        "--secret-env: 'PATH' is in env, too",
+    ),
     "less than it has": (
         ("--max-timeout", "1", "--", *SLEEP),
         "--max-timeout: 1.0 s is shorter than the --timeout of 30.0 s",

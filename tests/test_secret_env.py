@@ -26,6 +26,7 @@ from trio_lifecycle import (
     MemoryRegistry,
     Notify,
     Output,
+    PreflightError,
     ReadyError,
     ReadyTimeoutError,
     SpawnError,
@@ -350,3 +351,43 @@ async def test_a_secret_and_a_token_are_both_blotted_out() -> None:
             pass
     assert "*** http://" in caught.value.output_tail
     assert caught.value.output_tail.endswith("/***\n")
+
+
+# --- what others hold -----------------------------------------------------------------------------
+
+
+@frozen
+class Held:
+    """A check of something that a stranger has got when the daemon is gone, as he tells in full."""
+
+    simulated: SimulatedDaemon
+    wait_for_recovery: float = 0.5
+    check_timeout: float = 5.0
+
+    async def __call__(self) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.simulated.spawned and not self.simulated.alive:
+            raise RuntimeError(f"q --key {SECRET} has it")
+
+    async def recovery(self) -> "Held":
+        return self
+
+
+@in_simulated_time
+async def test_what_is_said_of_one_that_another_follows_is_without_secrets() -> None:
+    events: list[Event] = []
+    simulated = SimulatedDaemon()
+    spawner, registry, checks = SimulatedSpawner(simulated), MemoryRegistry(), [Held(simulated)]
+    config = telling(simulated, detach=True, ready_mode=UpOnce(), on_change="restart")
+    await DaemonLifecycle(config, spawner=spawner, registry=registry).ensure_running()
+    anew = DaemonLifecycle(
+        evolve(config, args=["anew"]),
+        spawner=spawner,
+        registry=registry,
+        observer=events.append,
+        preflight=checks,
+    )
+    with pytest.raises(PreflightError, match=r"q --key \*\*\* has it"):
+        await anew.ensure_running()
+    assert "not_recovered" in [event.kind for event in events]
+    assert SECRET not in repr(events)

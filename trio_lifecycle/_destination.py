@@ -83,7 +83,12 @@ def _is_flag(output: object, attribute: "Attribute[bool]", value: object) -> Non
         raise ConfigError("output.timestamps", f"must be True or False, not {value!r}")
 
 
-def _prefix(text: str) -> str:
+def check_prefix(text: str) -> str:
+    """Return what is to stand before lines.
+
+    Raises:
+        ConfigError: That is nothing for within a line.
+    """
     value: object = text
     if not isinstance(value, str):
         raise ConfigError("output.prefix", f'must be a text such as "db: ", not {value!r}')
@@ -144,5 +149,5 @@ class Output:
     tail_bytes: int = field(default=DEFAULT_TAIL_BYTES, converter=_size)
     to: Sink | None = field(default=None, converter=_sink)
     timestamps: bool = field(default=False, validator=_is_flag, kw_only=True)
-    prefix: str = field(default="", converter=_prefix, kw_only=True)
+    prefix: str = field(default="", converter=check_prefix, kw_only=True)
     rotate: Rotate | None = field(default=None, validator=_is_rotate, kw_only=True)

@@ -240,7 +240,8 @@ class Launch:
         with trio.CancelScope(shield=True):
             strays = await self._by.spawner.find_strays(process, self.instance_id)
             if strays is not None:
-                diary = Diary(self.config.name, self.instance_id, self._by.observer, State.READY)
+                about = (self.config.name, self.instance_id, self._by.observer, State.READY)
+                diary = Diary(*about, Secrets(self._secrets))
                 await Stopper(strays, self.config.stop_ladder, diary).stop()
 
     async def _prepare(self, wait: AsyncExitStack) -> tuple[SpawnRequest, int | None]:

@@ -179,7 +179,10 @@ class Search:
 
     async def _end(self, recorded: Recorded, ladder: StopLadder) -> None:
         record, process = recorded
-        diary = Diary(record.name, record.instance_id, self._by.observer, State.READY)
+        diary = Diary(
+            *(record.name, record.instance_id, self._by.observer, State.READY),
+            Secrets(self._config.secrets),
+        )
         entry = self._entry_of(record)
         stopper = Stopper(
             process, ladder, diary, entry, Recovery(awaited_after(self._by.preflight))

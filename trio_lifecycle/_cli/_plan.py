@@ -14,7 +14,7 @@ from trio_lifecycle._cli._listen import read_sockets
 from trio_lifecycle._cli._numbers import read_number
 from trio_lifecycle._cli._ready_options import NOTHING_SAID, ReadyOptions
 from trio_lifecycle._config import LifecycleConfig, OnChange
-from trio_lifecycle._destination import Output
+from trio_lifecycle._destination import Output, check_prefix
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._guarantee import OWNED, Guarantee
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
@@ -89,6 +89,7 @@ class Plan:
         _insist_on_one({"--quiet": self.quiet, "--verbose": self.verbose})
         _insist_on_one({"--quiet": self.quiet, "--timestamps": self.timestamps})
         _insist_on_one({"--quiet": self.quiet, "--prefix": self.prefix})
+        check_prefix(self.prefix or "")
         program, *args = self._checked_command()
         env = _variables(self.env)
         args = [with_markers(arg) for arg in args]

@@ -12,6 +12,7 @@ from trio_lifecycle._cli._options import READY, option
 from trio_lifecycle._config import DEFAULT_READY_TIMEOUT_S
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._lifecycle import DEFAULT_CALLBACK_TIMEOUT_S
+from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle.abc import ReadyMode
 from trio_lifecycle.ready._all_of import AllOf
 from trio_lifecycle.ready._callback import Callback
@@ -135,7 +136,7 @@ class ReadyOptions:
         )
         for name, text, make in makers:
             if text is not None:
-                yield _named(name, make, with_markers(text))
+                yield _named(name, make, with_markers(_filled(name, text)))
         if self.notify:
             yield Notify()
         if self.callback:
@@ -146,9 +147,11 @@ class ReadyOptions:
         if fatal is not None:
             if not waits:
                 raise ConfigError("--fatal-log", "needs a way to be ready, such as --log or --tcp")
-            mode = _named("--fatal-log", lambda text: UnlessLine(mode, text), with_markers(fatal))
+            pattern = with_markers(_filled("--fatal-log", fatal))
+            mode = _named("--fatal-log", lambda text: UnlessLine(mode, text), pattern)
         if self.stable_for is not None:
-            mode = mode.stable_for(read_number("--stable-for", self.stable_for))
+            seconds = read_number("--stable-for", self.stable_for)
+            mode = mode.stable_for(check_seconds("--stable-for", seconds))
         return mode
 
     def ready_timeout(self) -> float:
@@ -171,6 +174,13 @@ NOTHING_SAID: Final = ReadyOptions()
 
 def _number_or_none(name: str, text: str | None) -> float | None:
     return None if text is None else read_number(name, text)
+
+
+def _filled(name: str, text: str) -> str:
+    """Refuse what a shell makes of an unset variable: it is in every line, and succeeds at once."""
+    if not text.strip():
+        raise ConfigError(name, "is empty, as of a variable that was not set")
+    return text
 
 
 def _named(name: str, make: Callable[[str], ReadyMode], text: str) -> ReadyMode:

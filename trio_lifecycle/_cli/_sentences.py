@@ -20,7 +20,15 @@ _WORDS: Final = {
     "CALLBACK_URL": "{callback_url}",
     "ready_mode": "way to be ready",
 }
-_FIELDS: Final = {"url": "--health", "env": "--env", "name": "--name", "listen": "--listen"}
+_FIELDS: Final = {
+    "url": "--health",
+    "env": "--env",
+    "secret_env": "--secret-env",
+    "name": "--name",
+    "user": "--user",
+    "listen": "--listen",
+    "output.prefix": "--prefix",
+}
 _ANY_WORD: Final = re.compile(r"\{(FREE_PORT|CALLBACK_URL)\}|\b(" + "|".join(_WORDS) + r")\b")
 
 # What Python writes in other words, and what a shell does.
