@@ -224,6 +224,47 @@ async def test_a_check_that_is_cancelled_with_its_start_is_no_failure() -> None:
     assert patience.cancelled_caught
 
 
+async def has_tasks() -> None:
+    """A check that looks at two things at once, and one of these at two."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fails)
+        async with trio.open_nursery() as inner:
+            inner.start_soon(fails)
+
+
+async def says_nothing() -> None:
+    """A check that forgets to say what is wrong."""
+    raise trio.TooSlowError
+
+
+async def lacks_a_key() -> None:
+    """A check with a mistake in it."""
+    raise KeyError("LICENCE")
+
+
+def is_not_async() -> str:
+    """A check that is none."""
+    return "well"
+
+
+async def test_what_the_tasks_of_a_check_have_raised_is_told_one_by_one() -> None:
+    assert ("the disk is full; the disk is full",) == await failures_of(has_tasks)
+
+
+async def test_who_says_no_sentence_is_named() -> None:
+    said = await failures_of(says_nothing, lacks_a_key, is_not_async)  # type: ignore[arg-type]
+    assert (
+        "says_nothing raised TooSlowError()",
+        "lacks_a_key raised KeyError('LICENCE')",
+        "is_not_async is no async callable: it gave 'well'",
+    ) == said
+
+
+def test_a_class_of_checks_is_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"not of a class: write FreePort\(\.\.\.\)"):
+        SimulatedDaemon().lifecycle(preflight=[FreePort])  # type: ignore[list-item]
+
+
 def test_a_limit_that_is_no_number_of_seconds_is_refused_at_once() -> None:
     check = partial(hangs)
     check.check_timeout = "soon"  # type: ignore[attr-defined]

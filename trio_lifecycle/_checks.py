@@ -1,6 +1,6 @@
 """The checks before a start: all at once, and all that fail are reported together."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
 
 import trio
@@ -29,7 +29,10 @@ async def check_all(name: str, checks: Sequence[Preflight]) -> list[Awaited]:
     awaited: list[Awaited] = []
 
     async def look(preflight: Preflight) -> None:
-        await preflight()
+        answer: object = preflight()
+        if not isinstance(answer, Awaitable):
+            raise TypeError(f"{_name_of(preflight)} is no async callable: it gave {answer!r}")
+        await answer
         if isinstance(preflight, Recovering) and preflight.wait_for_recovery:
             awaited.append((preflight, await preflight.recovery()))
 
@@ -70,10 +73,29 @@ async def find_problem(check: object, look: Callable[[], Awaitable[object]]) -> 
         try:
             await look()
         except Exception as error:
-            return str(error) or type(error).__name__
+            return "; ".join(_words_of(check, each) for each in _leaves(error))
         return None
-    name = getattr(check, "__qualname__", None) or repr(check)
     return (
-        f"{name} took longer than its check_timeout of {limit_s:g} s: "
+        f"{_name_of(check)} took longer than its check_timeout of {limit_s:g} s: "
         "see what holds it up, or give it more"
     )
+
+
+def _name_of(check: object) -> str:
+    return getattr(check, "__qualname__", None) or repr(check)
+
+
+def _leaves(error: Exception) -> Iterator[Exception]:
+    """Give the errors in a group: a check with a nursery raises one."""
+    if isinstance(error, ExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+def _words_of(check: object, error: Exception) -> str:
+    """Give its sentence; where it is none by itself, with the check's name."""
+    if str(error) and not isinstance(error, KeyError):
+        return str(error)
+    return f"{_name_of(check)} raised {error!r}"

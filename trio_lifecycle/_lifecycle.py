@@ -329,6 +329,9 @@ def _checks(preflight: Iterable[Preflight]) -> tuple[Preflight, ...]:
     for check in checks:
         if not callable(check):
             raise ConfigError("preflight", f"must be a list of async callables, not of {check!r}")
+        if isinstance(check, type):
+            problem = f"must be a list of checks, not of a class: write {check.__name__}(...)"
+            raise ConfigError("preflight", problem)
         check_seconds("check_timeout", limit_of(check))
         if isinstance(check, Recovering) and check.wait_for_recovery:
             check_seconds("wait_for_recovery", check.wait_for_recovery)

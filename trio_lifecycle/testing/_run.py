@@ -15,8 +15,8 @@ def run_simulated(
 ) -> ResultT:
     """Run an async function under a clock that jumps over every wait; give what it returns.
 
-    Real processes and sockets must stay out of it: while one of them works, the clock sees
-    everybody asleep and jumps.
+    Real processes, sockets and threads, such as those in which ``FileExists`` and ``Executable``
+    look, must stay out of it: while one of them works, the clock sees everybody asleep and jumps.
 
     Args:
         async_fn: What to run.
