@@ -8,6 +8,9 @@ import pytest
 
 from tests import cli
 from tests.cli import call, ensured, finish, run
+from trio_lifecycle import FREE_PORT, AllOf, Exec, HealthCheck, TCPPort
+from trio_lifecycle._cli._watch import Watched
+from trio_lifecycle.abc import ReadyMode
 
 all_stopped = cli.all_stopped
 
@@ -84,3 +87,16 @@ def test_what_is_not_shown_has_no_beginning(option: str) -> None:
     done = finish("-q", option, "--", "sleep", "600")
     name = option.partition("=")[0]
     assert f"--quiet and {name}: exclude each other; give one of them" in done.err
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        HealthCheck(f"http://127.0.0.1:{FREE_PORT}/"),
+        Exec(["redis-cli", "-a", SECRET, "ping"]),
+        AllOf(TCPPort(80), Exec(["redis-cli", "-a", SECRET, "ping"])),
+    ],
+)
+def test_nothing_is_waited_for_before_it_is_known_what(mode: ReadyMode) -> None:
+    watched = Watched(mode)
+    assert ("", "") == (watched.awaited, watched.last_seen)

@@ -66,6 +66,11 @@ class Wait:
         """How long it has taken so far."""
         return trio.current_time() - self.began
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is waited for yet, or nothing ever will be."""
+        return self.verb == "waiting" and not self.what()
+
     def __str__(self) -> str:
         # The seconds come first: a narrow terminal has no room for the rest of a long URL.
         what, seen = self.what(), self.seen()
@@ -150,8 +155,7 @@ class Display:
             case Starting() | Spawned():
                 self._say_last_words()
                 self._say_step(event)
-                if self.awaited():
-                    self.begin(Wait("waiting", self.awaited, self.last_seen))
+                self.begin(Wait("waiting", self.awaited, self.last_seen))
             case ClaimAwaited():
                 self._say_step(event)
                 self.begin(Wait("waiting", lambda: _starter(event.holder_pid), lambda: ""))
@@ -239,6 +243,8 @@ class Display:
             await trio.sleep(TICK_S)
 
     def _tell(self, wait: Wait) -> None:
+        if wait.is_idle:
+            return
         seen = wait.seen()
         if self._verbosity >= VERBOSE and seen != wait.said:
             wait.said = seen

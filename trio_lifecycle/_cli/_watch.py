@@ -26,6 +26,7 @@ class Watched(ModeThrough):
         self.armed: ArmedReady | None = None
         self.process: Process | None = None
         self.sighted = ""
+        self._place = ""
 
     def __repr__(self) -> str:
         return repr(self._mode)
@@ -49,14 +50,13 @@ class Watched(ModeThrough):
         """Let the other look, and note what it sees."""
         sighting = await self._mode.find_running(prober)
         self.sighted = "" if sighting is None else sighting.detail
+        self._place = "" if sighting is None else sighting.place
         return sighting
 
     @property
     def target(self) -> str:
         """What is waited for, in words; empty where that is not known yet, or nothing."""
-        if self.armed is not None:
-            return self.armed.awaited
-        return "" if self.markers else " ".join(self.texts)
+        return self._place if self.armed is None else self.armed.awaited
 
     @property
     def awaited(self) -> str:
