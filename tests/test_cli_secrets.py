@@ -7,12 +7,12 @@ import sys
 import pytest
 
 from tests import cli
-from tests.cli import call, ensured, finish, run
+from tests.cli import Ask, call, ensured, finish, run
 from trio_lifecycle import FREE_PORT, AllOf, Exec, HealthCheck, TCPPort
 from trio_lifecycle._cli._watch import Watched
 from trio_lifecycle.abc import ReadyMode
 
-all_stopped = cli.all_stopped
+all_stopped, ask, handlers = cli.all_stopped, cli.ask, cli.handlers
 
 SECRET = "hunter2-and-more"
 KNOWS = {"env": {**os.environ, "TOKEN": SECRET, "BLANK": " "}}
@@ -61,6 +61,7 @@ def test_the_line_that_says_where_a_daemon_is_is_without_the_secret() -> None:
     [
         ("NOT_THERE", "'NOT_THERE' is not set in the environment of trio-lifecycle; set it there"),
         ("BLANK", "'BLANK' is empty in the environment of trio-lifecycle; set it there"),
+        (SECRET, "takes the name of a variable, not its value"),
         (f"TOKEN={SECRET}", "takes a name only; set the variable where trio-lifecycle is called"),
     ],
 )
@@ -80,6 +81,19 @@ def test_lines_are_shown_with_their_time_and_another_beginning() -> None:
         assert re.fullmatch(rf"db: {STAMP} hello\n", line.group())
         assert 130 == it.interrupt()
     assert "sh: ready" in it.err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("--tcp", SECRET), ("--log", f"({SECRET}"), ("--cwd", SECRET), ("--timeout", SECRET)],
+)
+def test_what_is_wrong_with_an_option_is_told_without_the_secret(
+    wrong: tuple[str, ...], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", SECRET)
+    for command in ("run", "ensure"):
+        done = ask(command, "--secret-env", "TOKEN", *wrong, "--", "sleep", "600")
+        assert (2, True, False) == (done.status, "***" in done.err, SECRET in done.err)
 
 
 @pytest.mark.parametrize("option", ["--timestamps", "--prefix=x"])

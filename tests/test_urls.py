@@ -286,3 +286,13 @@ def test_another_host_leaves_the_rest_of_a_url_as_it_was(
     url: str, host: str, expected: str
 ) -> None:
     assert expected == with_host(url, host)
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2", "hun@ter2", "hunter2/more", "hunter2:x", "hunter2?#"]
+)
+def test_a_password_in_a_url_is_refused_and_not_repeated(secret: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_url("url", f"http://ada:{secret}@h/")
+    assert "'http://***@h/'" in str(caught.value)
+    assert "hun" not in str(caught.value)

@@ -19,6 +19,9 @@ from trio_lifecycle._markers import FREE_PORT, fill, has_stray_nul, show
 _LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
 # What inet_aton(3) reads as part of an address: 0x7f.1 would be 127.0.0.1 by another name.
+# To the last @: a password may hold another one, or a slash that nobody has encoded.
+_USER: Final = re.compile(r"//.*@", re.DOTALL)
+
 _NUMBER: Final = re.compile(r"0x[0-9a-f]*|[0-9]+")
 
 # RFC 3986 section 3.2, without a user. Parsers disagree about what may stand beside the brackets.
@@ -45,8 +48,13 @@ def check_url(field: str, url: object) -> str:
         )
     problem = _problem(url)
     if problem:
-        raise ConfigError(field, f"{show(url)!r} {problem}")
+        raise ConfigError(field, f"{show_url(url)!r} {problem}")
     return url
+
+
+def show_url(url: str) -> str:
+    """Write a URL for people, without the user and password that may be in it."""
+    return _USER.sub("//***@", show(url))
 
 
 def _problem(url: str) -> str | None:
@@ -66,7 +74,10 @@ def _problem(url: str) -> str | None:
         port = parts.port
     except ValueError as error:
         # Which brackets it minds depends on the version of Python.
-        return "has no valid host" if "[" in sample or "]" in sample else f"is no URL: {error}"
+        if "[" in sample or "]" in sample:
+            return "has no valid host"
+        # What is taken for the port may be a password.
+        return "is no URL" if "@" in sample else f"is no URL: {error}"
     # In capitals it would be read as well, but not everybody who looks for "https:" would find it.
     if not sample.startswith(("http://", "https://")):
         return "must begin with http:// or https://"

@@ -30,6 +30,8 @@ class Onlooker:
     def __init__(self, plan: Plan, session: Session) -> None:
         self._plan = plan
         self._display = session.display
+        # What is wrong with an option may repeat it.
+        self._display.blot_out = Secrets(plan.secrets).blot_out
         self.json = JSONLines(session.out) if plan.json else None
         self.watched = Watched(plan.ready_mode())
 

@@ -28,6 +28,9 @@ ENSURE_USAGE: Final = USAGE.replace("run", "ensure")
 # What a shell would take for a variable, so that it is hardly a program.
 _VARIABLE: Final = re.compile(r"[A-Za-z_]\w*=")
 
+# What a shell can have for a variable's name. Anything else may be a secret itself.
+_NAME: Final = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+
 
 @frozen(kw_only=True)
 class Plan:
@@ -64,6 +67,11 @@ class Plan:
     def verbosity(self) -> int:
         """-1 shows errors only, 1 also small steps."""
         return int(self.verbose) - int(self.quiet)
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What ``--secret-env`` names, as far as it is set."""
+        return tuple(os.environ[name] for name in self.secret_env if name in os.environ)
 
     def ready_mode(self) -> ReadyMode:
         """Say what counts as ready: what was asked for, or being started.
@@ -184,6 +192,8 @@ def _secrets(names: Iterable[str]) -> Mapping[str, str]:
             # Not repeated: what was meant as a value may be secret.
             problem = "takes a name only; set the variable where trio-lifecycle is called"
             raise ConfigError("--secret-env", problem)
+        if not _NAME.fullmatch(name) and name not in os.environ:
+            raise ConfigError("--secret-env", "takes the name of a variable, not its value")
         if not os.environ.get(name, "").strip():
             state = "empty" if name in os.environ else "not set"
             problem = f"{name!r} is {state} in the environment of trio-lifecycle; set it there"

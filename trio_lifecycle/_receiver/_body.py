@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NoReturn
 
 from trio_lifecycle._errors import ConfigError
-from trio_lifecycle._urls import check_url
+from trio_lifecycle._urls import check_url, show_url
 
 # What is nested deeper than a program's own stack allows would break whoever prints or stores it.
 _DEEPEST: Final = 32
@@ -68,7 +68,8 @@ def _check_url(url: object) -> None:
         good = "\0" not in check_url("url", url)
     except ConfigError as error:
         # The URL itself, which begins the message, may carry a password.
-        raise ValueError(f"url {error.problem.removeprefix(f'{url!r} ')}") from None
+        shown = show_url(url) if isinstance(url, str) else url
+        raise ValueError(f"url {error.problem.removeprefix(f'{shown!r} ')}") from None
     if not good:
         raise ValueError("url contains a NUL")
 
