@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from trio_lifecycle import (
     DaemonLifecycle,
     ForeignDaemonError,
     HealthCheck,
+    ListenSocket,
     UnixSocket,
 )
 from trio_lifecycle.abc import Report
@@ -136,6 +138,42 @@ async def test_who_listens_is_found_though_the_path_was_bound_by_another_name(
         assert daemon.pid == (await start().prober.owner_of(str(path), 0)).pid
     assert (await start().prober.owner_of(str(path), 0)).pid is None
     assert "can't be seen" in start().prober.describe_owner(str(path), 0)
+
+
+@pytest.fixture
+def left_behind(tmp_path: Path) -> Iterator[Path]:
+    """A path whose file is gone, while somebody still listens at what it was."""
+    path = tmp_path / "a.sock"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+        left.listen()
+        path.unlink()
+        yield path
+
+
+@pytest.mark.fault(19)
+async def test_of_several_who_were_bound_to_a_path_the_one_who_has_its_file_is_found(
+    left_behind: Path,
+) -> None:
+    # Who has called listen(2) is not who answers: only the socket itself can tell.
+    config = python_daemon(WRAPPED, str(left_behind), ready_mode=UnixSocket(left_behind))
+    async with DaemonLifecycle(config).running() as daemon:
+        async with DaemonLifecycle(config).running() as found:
+            assert ("adopted", "running") == (found.origin, await found.check())
+        assert "running" == await daemon.check()
+        owner = await start().prober.owner_of(str(left_behind), 0)
+        assert owner.pid is not None
+        assert os.getpid() != owner.pid
+
+
+async def test_a_socket_that_is_passed_is_the_daemons_whoever_had_its_path_before(
+    left_behind: Path,
+) -> None:
+    code = f"import socket; server = socket.socket(fileno=3){ANSWERS}"
+    asks = HealthCheck("http://d/", unix_socket=left_behind)
+    config = python_daemon(code, ready_mode=asks, listen=[ListenSocket(unix=left_behind)])
+    async with DaemonLifecycle(config).running() as daemon:
+        assert "spawned" == daemon.origin
 
 
 async def test_free_port_stands_in_a_path_and_a_relative_one_is_of_the_daemons_directory(

@@ -19,6 +19,7 @@ from trio_lifecycle._sock_diag import (
     LISTEN,
     TCPSocket,
     find_connection,
+    listening_at_file,
     listening_sockets,
     parse_row,
 )
@@ -281,7 +282,9 @@ def listeners_at(host: str, port: int) -> list[Listener]:
     A UNIX socket is its path, and port 0.
     """
     if host.startswith("/"):
-        return [Listener(host, port, inode, uid=-1) for inode in unix_listeners(host)]
+        # By its file first: several may have been bound to a path, one after the other.
+        inodes = listening_at_file(host) or unix_listeners(host)
+        return [Listener(host, port, inode, uid=-1) for inode in inodes]
     if not _is_here(host):
         return []
     families = (

@@ -93,6 +93,7 @@ def unix_listeners(path: str) -> list[int]:
     """List the sockets that listen at a path, by their inodes: proc_net_unix(5).
 
     A path is there as it was bound: none is found of one that was relative, or went over a link.
+    One whose file was removed or replaced is still there.
     """
     wanted = os.fsencode(path)
     with suppress(*ABSENT):

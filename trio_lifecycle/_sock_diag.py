@@ -1,4 +1,4 @@
-"""TCP sockets as the kernel lists them: over netlink (sock_diag(7)), or in a table of text.
+"""Sockets as the kernel lists them: over netlink (sock_diag(7)), or in a table of text.
 
 Nothing here needs a privilege. What is listed is the network namespace of the calling thread.
 """
@@ -9,12 +9,14 @@ import socket
 import struct
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 # include/net/tcp_states.h
 LISTEN: Final = 10
 
-# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h; socket has no names for them.
+# linux/netlink.h, linux/sock_diag.h, linux/inet_diag.h, linux/unix_diag.h; socket has no names for
+# them.
 _NETLINK_SOCK_DIAG: Final = 4
 _SOCK_DIAG_BY_FAMILY: Final = 20
 _NLMSG_ERROR: Final = 2
@@ -22,6 +24,8 @@ _NLMSG_DONE: Final = 3
 _NLM_F_REQUEST: Final = 0x001
 _NLM_F_DUMP: Final = 0x300
 _INET_DIAG_SKV6ONLY: Final = 11
+_UDIAG_SHOW_VFS: Final = 0x2
+_UNIX_DIAG_VFS: Final = 1
 _NO_COOKIE: Final = 0xFFFF_FFFF
 _ALL_STATES: Final = 0xFFFF_FFFF
 
@@ -32,7 +36,13 @@ _HEADER: Final = struct.Struct("=IHHII")
 _REQUEST: Final = struct.Struct("=BBBxI 2s2s 16s16s III")
 # inet_diag_msg: family, state, timer, retransmits, a sockid, expiry, two queues, user, inode.
 _ANSWER: Final = struct.Struct("=BBBB 2s2s 16s16s III IIIII")
+# unix_diag_req: family, protocol, padding, states, inode, what to show, cookie.
+_UNIX_REQUEST: Final = struct.Struct("=BBxxI II II")
+# unix_diag_msg: family, type, state, padding, inode, cookie.
+_UNIX_ANSWER: Final = struct.Struct("=BBBxI II")
 _ATTRIBUTE: Final = struct.Struct("=HH")
+# unix_diag_vfs: inode and device of the file that the socket is bound to.
+_FILE: Final = struct.Struct("=II")
 
 # A dump comes in messages of at most 32 KiB (netlink_dump in net/netlink/af_netlink.c).
 _BUFFER_BYTES: Final = 65_536
@@ -67,7 +77,8 @@ def listening_sockets(family: socket.AddressFamily, port: int) -> list[TCPSocket
     Raises:
         OSError: The kernel does not answer such questions here.
     """
-    return [found for found in _ask(_dump_request(family, port)) if found.state == LISTEN]
+    found = map(_parse, _ask(_dump_request(family, port)))
+    return [each for each in found if each.state == LISTEN]
 
 
 def find_connection(local: tuple[str, int], remote: tuple[str, int]) -> TCPSocket | None:
@@ -79,9 +90,28 @@ def find_connection(local: tuple[str, int], remote: tuple[str, int]) -> TCPSocke
     Raises:
         OSError: There is none (ENOENT), or the kernel does not answer such questions here.
     """
-    (found,) = _ask(_exact_request(local, remote))
+    (found,) = map(_parse, _ask(_exact_request(local, remote)))
     # Without a connection the kernel offers the listening socket of the port instead (inet_lookup).
     return None if found.state == LISTEN else found
+
+
+def listening_at_file(path: str) -> list[int]:
+    """List the sockets that listen at the file of a UNIX socket, by their inodes.
+
+    By whatever name they were bound to it; one whose file was replaced is not among them. None also
+    where that can't be told: some file systems number a file otherwise for the kernel than for us.
+    """
+    with suppress(OSError):
+        wanted = _number_of(os.stat(path))  # noqa: PTH116
+        found = map(_parse_unix, _ask(_unix_dump_request()))
+        return [inode for inode, number in found if number == wanted]
+    return []
+
+
+def _number_of(file: os.stat_result) -> bytes:
+    # MKDEV of linux/kdev_t.h, and of the inode's number the lower half.
+    device = os.major(file.st_dev) << 20 | os.minor(file.st_dev)
+    return _FILE.pack(file.st_ino & 0xFFFF_FFFF, device & 0xFFFF_FFFF)
 
 
 def _dump_request(family: int, port: int) -> bytes:
@@ -92,6 +122,11 @@ def _exact_request(local: tuple[str, int], remote: tuple[str, int]) -> bytes:
     family = socket.AF_INET6 if ":" in local[0] else socket.AF_INET
     own, other = ((socket.inet_pton(family, host), port) for host, port in (local, remote))
     return _question(family, 0, _ALL_STATES, own, other)
+
+
+def _unix_dump_request() -> bytes:
+    asked = (0, _UDIAG_SHOW_VFS, _NO_COOKIE, _NO_COOKIE)
+    return _framed(_NLM_F_DUMP, _UNIX_REQUEST.pack(socket.AF_UNIX, 0, 1 << LISTEN, *asked))
 
 
 def _question(
@@ -110,11 +145,15 @@ def _question(
         _NO_COOKIE,
         _NO_COOKIE,
     )
+    return _framed(flags, body)
+
+
+def _framed(flags: int, body: bytes) -> bytes:
     length = _HEADER.size + len(body)
     return _HEADER.pack(length, _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | flags, 1, 0) + body
 
 
-def _ask(question: bytes) -> list[TCPSocket]:
+def _ask(question: bytes) -> list[bytes]:
     if sys.platform != "linux":
         raise OSError(errno.EOPNOTSUPP, "sock_diag is Linux's")
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as kernel:
@@ -124,7 +163,7 @@ def _ask(question: bytes) -> list[TCPSocket]:
         return list(_answers(kernel, question))
 
 
-def _answers(kernel: socket.socket, question: bytes) -> Iterator[TCPSocket]:
+def _answers(kernel: socket.socket, question: bytes) -> Iterator[bytes]:
     is_dump = bool(_HEADER.unpack_from(question)[2] & _NLM_F_DUMP)
     kernel.sendto(question, (0, 0))
     while True:
@@ -134,7 +173,7 @@ def _answers(kernel: socket.socket, question: bytes) -> Iterator[TCPSocket]:
             if kind == _NLMSG_ERROR:
                 number = -int.from_bytes(body[:4], sys.byteorder, signed=True)
                 raise OSError(number, os.strerror(number))
-            yield _parse(body)
+            yield body
         if not is_dump:
             return
 
@@ -173,13 +212,23 @@ def _address(family: int, packed: bytes) -> str:
 
 
 def _is_ipv6_only(attributes: bytes) -> bool:
+    found = _attribute(attributes, _INET_DIAG_SKV6ONLY)
+    return bool(found and found[0])
+
+
+def _parse_unix(body: bytes) -> tuple[int, bytes | None]:
+    _, _, _, inode, *_ = _UNIX_ANSWER.unpack_from(body)
+    return inode, _attribute(body[_UNIX_ANSWER.size :], _UNIX_DIAG_VFS)
+
+
+def _attribute(attributes: bytes, wanted: int) -> bytes | None:
     start = 0
     while start + _ATTRIBUTE.size < len(attributes):
         length, kind = _ATTRIBUTE.unpack_from(attributes, start)
-        if kind == _INET_DIAG_SKV6ONLY:
-            return bool(attributes[start + _ATTRIBUTE.size])
+        if kind == wanted:
+            return attributes[start + _ATTRIBUTE.size : start + length]
         start += max(_aligned(length), _ATTRIBUTE.size)
-    return False
+    return None
 
 
 def parse_row(line: str) -> TCPSocket:
