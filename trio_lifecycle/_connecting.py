@@ -5,7 +5,10 @@ import os
 import socket
 import struct
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import trio
 
 # A host in digits and a port, or the path of a UNIX socket.
 Address = tuple[str, int] | str
@@ -28,6 +31,9 @@ REFUSED: Final = "refused the connection"
 # struct ucred of unix(7): pid, user, group.
 _CREDENTIALS: Final = struct.Struct("=iII")
 
+# struct linger of socket(7): closed by a reset, there is no TIME_WAIT.
+_RESET: Final = struct.pack("=ii", 1, 0)
+
 
 def new_socket(address: Address) -> socket.socket:
     """Give a socket for an address of this machine; it never blocks."""
@@ -49,7 +55,25 @@ def connect_now(sock: socket.socket, address: Address) -> int:
     if error == errno.EINPROGRESS:
         # What a loopback connection came to is known by now, unless that queue is full.
         error = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if not error and not isinstance(address, str) and reaches_itself(sock):
+        return errno.ECONNREFUSED
     return error
+
+
+def reaches_itself(sock: "socket.socket | trio.socket.SocketType") -> bool:
+    """Say whether a connection has its own other end; if so, nothing stays of it once it is closed.
+
+    Where nobody listens, the kernel may choose the very port that is connected to as the one to
+    connect from: RFC 9293 section 3.5, a simultaneous open. It would then keep the daemon from its
+    port, for a minute more than it lasts.
+    """
+    try:
+        if sock.getsockname() != sock.getpeername():
+            return False
+    except OSError:  # on its way still
+        return False
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    return True
 
 
 def explain_here(address: Address, number: int) -> tuple[str, bool]:

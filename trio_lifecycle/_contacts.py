@@ -6,12 +6,14 @@ import socket
 import trio
 
 from trio_lifecycle._connecting import (
+    REFUSED,
     Address,
     connect_now,
     explain,
     explain_here,
     listener_pid,
     new_socket,
+    reaches_itself,
 )
 from trio_lifecycle._questions import Contact
 from trio_lifecycle._urls import loopback_addresses
@@ -27,8 +29,9 @@ async def connect(host: str, port: int) -> Contact:
     except OSError as error:
         problem, absent = explain(error)
         return Contact(False, problem, absent)
+    is_alone = reaches_itself(stream.socket)
     await trio.aclose_forcefully(stream)
-    return Contact(True)
+    return Contact(False, REFUSED, absent=True) if is_alone else Contact(True)
 
 
 async def connect_unix(path: str) -> Contact:

@@ -1,7 +1,9 @@
 """Asking a URL anywhere over HTTP: the only file that says httpx."""
 
+import errno
 import functools
 import importlib.util
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -10,7 +12,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from trio_lifecycle._connecting import explain, reason
+from trio_lifecycle._connecting import explain, reaches_itself, reason
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._questions import TLS, Question
 from trio_lifecycle._version import __version__
@@ -78,7 +80,7 @@ class HTTPClient:
             response = await transport.handle_async_request(request)
             answer = await _read(response, question.body_bytes)
             await response.aclose()
-        except httpx.ConnectError as error:
+        except (httpx.ConnectError, ConnectionRefusedError) as error:
             problem, absent = explain(error)
             return Answer(None, problem, absent)
         except httpx.HTTPError as error:
@@ -226,6 +228,8 @@ class _Connection:
         """Take what httpcore's extension "trace" tells."""
         if event in _CONNECTED:
             self._streams.append(facts["return_value"])
+            if reaches_itself(facts["return_value"].get_extra_info("socket")):
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
     def close(self) -> None:
         """Close it at once; again is fine."""
