@@ -11,9 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.asking import start
 from tests.support import free_port, python_daemon
-from trio_lifecycle import FREE_PORT, ConfigError, ListenSocket
+from trio_lifecycle import FREE_PORT, ConfigError, ListenSocket, SpawnError
 from trio_lifecycle._passed_sockets import CannotListenError, PassedSockets
+from trio_lifecycle._preparation import open_sockets
+from trio_lifecycle._requests import DESCRIPTOR_NUMBERS
 
 # --- what can be asked for ------------------------------------------------------------------------
 
@@ -63,6 +66,14 @@ def test_what_can_not_be_meant_is_refused(wrong: dict[str, Any], says: str) -> N
 def test_a_list_that_can_not_be_meant_is_refused(wrong: Any, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         python_daemon("", listen=wrong)
+
+
+def test_there_can_be_as_many_as_a_daemon_can_be_given_descriptors() -> None:
+    most = len(DESCRIPTOR_NUMBERS)
+    many = [ListenSocket(port=port) for port in range(1, most + 2)]
+    assert most == len(python_daemon("", listen=many[1:]).listen)
+    with pytest.raises(ConfigError, match=f"listen: can hold {most} sockets, not {most + 1}"):
+        python_daemon("", listen=many)
 
 
 def test_other_sockets_are_another_configuration() -> None:
@@ -226,6 +237,41 @@ def test_one_whose_file_was_removed_is_opened_anew(tmp_path: Path) -> None:
     assert kept == sockets.free_port
     assert [3, 4] == list(sockets.descriptors)
     sockets.close()
+
+
+def test_what_can_not_be_opened_anew_can_be_as_soon_as_its_place_is_free(tmp_path: Path) -> None:
+    path = tmp_path / "socket"
+    sockets = opened(ListenSocket(unix=path), ListenSocket(port=FREE_PORT))
+    port = sockets.free_port
+    assert port is not None
+    path.unlink()
+    path.mkdir()
+    with socket.socket(fileno=os.dup(sockets.descriptors[4])) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+    for _ in range(2):
+        with pytest.raises(CannotListenError, match="no socket"):
+            sockets.open()
+        assert not sockets.are_open
+    path.rmdir()
+    sockets.open()
+    assert path.is_socket()
+    assert port == sockets.free_port
+    sockets.close()
+
+
+async def test_a_port_of_the_kernels_choice_that_another_took_is_told_with_its_number() -> None:
+    config = python_daemon("", listen=[ListenSocket(port=FREE_PORT)])
+    sockets = opened(*config.listen)
+    port = sockets.free_port
+    assert port is not None
+    with socket.socket(fileno=os.dup(sockets.descriptors[3])) as copy:
+        copy.shutdown(socket.SHUT_RDWR)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with pytest.raises(SpawnError, match=f"process {os.getpid()} .* has taken port {port}"):
+            open_sockets(config, sockets, start().prober)
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:

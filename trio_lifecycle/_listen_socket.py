@@ -29,6 +29,9 @@ UNNAMED: Final = "unknown"
 
 _HIGHEST_PORT: Final = 65_535
 
+# As many descriptors as a daemon can be given: DESCRIPTOR_NUMBERS.
+_MOST_SOCKETS: Final = 247
+
 
 def _host(host: str) -> str:
     if host == "localhost":
@@ -158,6 +161,8 @@ def read_listen(sockets: Iterable[ListenSocket]) -> tuple[ListenSocket, ...]:
     for one in listed:
         if not isinstance(one, ListenSocket):
             raise ConfigError("listen", f"must be a list of ListenSocket(...), not of {one!r}")
+    if len(listed) > _MOST_SOCKETS:
+        raise ConfigError("listen", f"can hold {_MOST_SOCKETS} sockets, not {len(listed)}")
     if sum(one.is_free_port for one in listed) > 1:
         raise ConfigError("listen", "FREE_PORT is one port, so only one socket can have it")
     if len({one.address for one in listed}) < len(listed):

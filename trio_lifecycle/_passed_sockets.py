@@ -29,13 +29,16 @@ class CannotListenError(Exception):
         wanted: Which one.
         errno: The system's error number.
         detail: What is wrong, where the number does not say it; or an empty string.
+        port: Which port it was to have; 0 for a UNIX socket, and for one that the kernel was to
+            choose.
     """
 
-    def __init__(self, wanted: ListenSocket, number: int, detail: str = "") -> None:
-        super().__init__(wanted, number, detail)
+    def __init__(self, wanted: ListenSocket, number: int, detail: str = "", port: int = 0) -> None:
+        super().__init__(wanted, number, detail, port)
         self.wanted = wanted
         self.errno = number
         self.detail = detail
+        self.port = port
 
 
 @define
@@ -99,6 +102,8 @@ class PassedSockets:
     def __init__(self, wanted: Sequence[ListenSocket]) -> None:
         self.wanted = tuple(wanted)
         self._open: list[_Passed] = []
+        # Those that must be opened anew, which an attempt may fail to do, were here.
+        self._ports: dict[ListenSocket, int] = {}
 
     @property
     def are_open(self) -> bool:
@@ -113,13 +118,14 @@ class PassedSockets:
         Raises:
             CannotListenError: One can't be had; then none was opened.
         """
-        ports: dict[ListenSocket, int] = {}
         for passed in self._open:
             if passed.is_dead:
-                ports[passed.wanted] = passed.port
+                self._ports[passed.wanted] = passed.port
                 passed.close(remove=True)
-        there = {passed.wanted: passed for passed in self._open if passed.is_open}
-        opened = _listen_all([wanted for wanted in self.wanted if wanted not in there], ports)
+        self._open = [passed for passed in self._open if passed.is_open]
+        there = {passed.wanted: passed for passed in self._open}
+        missing = [wanted for wanted in self.wanted if wanted not in there]
+        opened = _listen_all(missing, self._ports)
         there.update((passed.wanted, passed) for passed in opened)
         self._open = [there[wanted] for wanted in self.wanted]
         for passed in self._open:
@@ -171,7 +177,7 @@ class PassedSockets:
         Args:
             remove: Whether the files go, too. False when the daemon goes on without this program.
         """
-        opened, self._open = self._open, []
+        opened, self._open, self._ports = self._open, [], {}
         for passed in opened:
             passed.close(remove=remove)
 
@@ -189,10 +195,13 @@ def _listen_all(wanted: Sequence[ListenSocket], ports: Mapping[ListenSocket, int
 
 
 def _listen(wanted: ListenSocket, port: int) -> _Passed:
+    if isinstance(wanted.port, int):
+        port = wanted.port
     try:
         return _listen_tcp(wanted, port) if wanted.unix is None else _listen_unix(wanted)
     except OSError as error:
-        raise CannotListenError(wanted, error.errno or 0, error.strerror or str(error)) from error
+        number, detail = error.errno or 0, error.strerror or str(error)
+        raise CannotListenError(wanted, number, detail, port) from error
 
 
 def _listen_tcp(wanted: ListenSocket, port: int) -> _Passed:
@@ -203,7 +212,7 @@ def _listen_tcp(wanted: ListenSocket, port: int) -> _Passed:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.bind((wanted.host, port if wanted.is_free_port else wanted.port))
+        made.bind((wanted.host, port))
         made.listen(wanted.backlog)
     except BaseException:
         made.close()

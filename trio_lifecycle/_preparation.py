@@ -67,8 +67,9 @@ def open_sockets(config: LifecycleConfig, sockets: PassedSockets, prober: Prober
 def _reason(error: CannotListenError, prober: Prober) -> str:
     wanted = error.wanted
     if wanted.unix is None and error.errno == errno.EADDRINUSE:
-        assert isinstance(wanted.port, int)
-        owner = prober.describe_owner(wanted.host, wanted.port)
+        owner = prober.describe_owner(wanted.host, error.port)
+        if wanted.is_free_port:
+            return f"{owner} has taken port {error.port}, which it had before. Stop that program"
         return f"{owner} has that port. Stop that program, or choose another port"
     if wanted.unix is None and error.errno == errno.EACCES:
         return "only root may have it (net.ipv4.ip_unprivileged_port_start); take a higher port"
