@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from trio_lifecycle.abc import Contact, Process, Start, Verdict
-from trio_lifecycle.ready._polled import Outcome, Reply
+from trio_lifecycle.ready._polled import NOT_ACCEPTED, Outcome, Reply
 
 Again = Callable[[], Awaitable[bool]]
 
@@ -45,7 +45,7 @@ class ConnectPlace:
                 return reply
         if self._is_queued:
             # The system takes connections for it before the daemon is there.
-            return Reply(Outcome.NOT_YET, "is passed to it, and it has accepted no connection yet")
+            return Reply(Outcome.NOT_YET, NOT_ACCEPTED)
         self._has_queued = False
         return Reply(Outcome.UP, "took the connection")
 

@@ -9,7 +9,7 @@ from attrs import evolve
 
 from trio_lifecycle._urls import addresses, host_of, loopback_addresses, port_of, with_host
 from trio_lifecycle.abc import Answer, Prober, Process, Question, Verdict
-from trio_lifecycle.ready._polled import Outcome, Place, Reply, whose_listener
+from trio_lifecycle.ready._polled import NOT_ACCEPTED, Outcome, Place, Reply, whose_listener
 from trio_lifecycle.ready._unix_place import whose_socket
 
 Judge = Callable[[Answer], Reply]
@@ -127,7 +127,8 @@ class _HTTPPlace:
 
     @property
     def _overdue(self) -> Reply:
-        return Reply(Outcome.NOT_YET, f"gave no answer within {self._limit_s} s")
+        text = NOT_ACCEPTED if self._queue() else f"gave no answer within {self._limit_s} s"
+        return Reply(Outcome.NOT_YET, text)
 
     async def whose(self, process: Process) -> Verdict:
         """Look who listens."""

@@ -19,6 +19,9 @@ DEFAULT_INTERVAL_S: Final = 0.1
 # How long one probe may take, as Kubernetes has it. A daemon that needs longer never counts as up.
 DEFAULT_PROBE_TIMEOUT_S: Final = 1.0
 
+# What is seen of a daemon as long as connections wait in its sockets.
+NOT_ACCEPTED: Final = "is passed to it, and it has accepted no connection yet"
+
 
 def check_interval(value: float) -> float:
     """Return a mode's ``interval``."""
