@@ -53,6 +53,7 @@ WRONG_USE = {
     "a standard stream": (("--fd", "2", "--", *SLEEP), "--fd: must be"),
     "no socket": (("--unix", "", "--", *SLEEP), "--unix: "),
     "no file": (("--file", "", "--", *SLEEP), "--file: "),
+    "no command to ask": (("--exec", " ", "--", *SLEEP), "--exec: names no command"),
     "no silence": (("--stall-timeout", "0", "--", *SLEEP), "--stall-timeout: must be more than 0"),
     "a command that is empty": (
         ("--exec", " ", "--", *SLEEP),
@@ -96,6 +97,10 @@ WRONG_USE = {
     "two free ports": (
         ("--listen", "{port}", "--listen", "[::1]:{port}", "--", *SLEEP),
         "--listen: {port} is one port",
+    ),
+    "a port for a path": (
+        ("--listen-unix", "/tmp/{port}", "--", *SLEEP),
+        "--listen-unix: can hold neither {port} nor",
     ),
     "no path": (("--listen-unix", "", "--", *SLEEP), "--listen-unix: unix must be the path"),
     "no URL": (("--health", "localhost", "--", *SLEEP), "--health: 'localhost' must begin with"),

@@ -7,7 +7,7 @@ from typing import Final
 from trio_lifecycle._cli._fill import with_markers
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._listen_socket import DEFAULT_HOST, ListenSocket
-from trio_lifecycle._markers import FREE_PORT
+from trio_lifecycle._markers import FREE_PORT, markers_in
 
 _PORT: Final = "--listen"
 _PATH: Final = "--listen-unix"
@@ -34,6 +34,10 @@ def _at_port(text: str) -> ListenSocket:
 
 
 def _at_path(text: str) -> ListenSocket:
+    if markers_in([with_markers(text)]):
+        raise ConfigError(
+            _PATH, f"can hold neither {{port}} nor {{callback_url}}, as {text!r} does"
+        )
     try:
         # Another shell may mean another directory by the same words.
         return ListenSocket(unix=Path(text).absolute() if text else text)

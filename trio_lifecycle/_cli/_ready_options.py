@@ -131,7 +131,7 @@ class ReadyOptions:
             ("--grpc", self.grpc, _grpc),
             ("--log", self.log, LogLine),
             ("--fd", self.fd, _fd),
-            ("--exec", self.exec, lambda command: Exec([_SHELL, "-c", command])),
+            ("--exec", self.exec, _exec),
             ("--file", self.file, FileAppears),
         )
         for name, text, make in makers:
@@ -200,6 +200,13 @@ def _tcp(text: str) -> ReadyMode:
 
 def _grpc(text: str) -> ReadyMode:
     return GRPCHealth(text if ":" in text else f"127.0.0.1:{text}")
+
+
+def _exec(command: str) -> ReadyMode:
+    if not command.strip():
+        # A variable that is not set, most likely; for the shell it would be a success at once.
+        raise ConfigError("--exec", "names no command")
+    return Exec([_SHELL, "-c", command])
 
 
 def _fd(text: str) -> ReadyMode:
