@@ -53,7 +53,6 @@ WRONG_USE = {
     "a standard stream": (("--fd", "2", "--", *SLEEP), "--fd: must be"),
     "no socket": (("--unix", "", "--", *SLEEP), "--unix: "),
     "no file": (("--file", "", "--", *SLEEP), "--file: "),
-    "no command to ask": (("--exec", " ", "--", *SLEEP), "--exec: names no command"),
     "no silence": (("--stall-timeout", "0", "--", *SLEEP), "--stall-timeout: must be more than 0"),
     "a command that is empty": (
         ("--exec", " ", "--", *SLEEP),
