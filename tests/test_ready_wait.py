@@ -154,6 +154,13 @@ async def test_output_is_a_sign_of_life() -> None:
 
 
 @in_simulated_time
+async def test_output_at_the_last_moment_is_a_sign_of_life() -> None:
+    chatty = SimulatedDaemon(says=[(step * 1.95, f"step {step}") for step in range(1, 10)])
+    took, _ = await enter(Told(19.0), chatty, ready_timeout=30.0, stall_timeout=2.0)
+    assert 19.0 == took
+
+
+@in_simulated_time
 async def test_a_word_on_its_progress_is_a_sign_of_life_also_when_it_is_no_news() -> None:
     words = tuple((float(second), status("loading")) for second in range(1, 20))
     took, events = await enter(Told(20.0, words), ready_timeout=30.0, stall_timeout=2.0)

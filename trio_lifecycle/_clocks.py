@@ -60,6 +60,11 @@ class ReadyClocks:
         return self._total >= self._latest
 
     @property
+    def total_ends(self) -> float:
+        """When the wait ends however much is heard."""
+        return self._total
+
+    @property
     def due(self) -> float:
         """When the wait ends if nothing more is heard."""
         return min(self._total, self._silence_ends)

@@ -49,7 +49,7 @@ class ReadyWait:
         self._clocks = ReadyClocks(
             began, config.ready_timeout, config.stall_timeout, config.longest_ready_s
         )
-        self._in_time.deadline = self._clocks.due
+        self._in_time.deadline = self._clocks.total_ends
 
     def give_up(self) -> None:
         """Wait no longer: the process has ended."""
@@ -63,7 +63,7 @@ class ReadyWait:
         if progress.extend_s is not None:
             self._clocks.extend(now, progress.extend_s)
         self._clocks.note_life(now)
-        self._in_time.deadline = self._clocks.due
+        self._in_time.deadline = self._clocks.total_ends
         # The same again is a sign of life, and no news.
         said = f"{progress.topic} {progress.text}"
         if said != self._last_text:
@@ -73,16 +73,34 @@ class ReadyWait:
 
     @trio.lowlevel.enable_ki_protection
     async def listen(self) -> None:
-        """Take output as a sign of life; it ends with the wait."""
+        """Take output as a sign of life, and end the wait after too long a silence.
+
+        It ends with the wait.
+        """
         assert self._clocks is not None
         assert self._process is not None
         if self._config.stall_timeout is None:
             return
+        pause_s = self._config.stall_timeout / LOOKS_AT_SILENCE
         while self._diary.state is State.WAITING and not self._process.ended:
-            if self._process.heard_at is not None:
-                self._clocks.note_life(self._process.heard_at)
-                self._in_time.deadline = self._clocks.due
-            await trio.sleep(self._config.stall_timeout / LOOKS_AT_SILENCE)
+            if self._is_silent() and await self._stays_silent():
+                self._in_time.cancel()
+                return
+            left_s = self._clocks.due - trio.current_time()
+            await trio.sleep(max(0.0, min(pause_s, left_s)))
+
+    def _is_silent(self) -> bool:
+        """Look whether it has shown no sign of life for too long."""
+        assert self._clocks is not None
+        assert self._process is not None
+        if self._process.heard_at is not None:
+            self._clocks.note_life(self._process.heard_at)
+        return trio.current_time() >= self._clocks.due
+
+    async def _stays_silent(self) -> bool:
+        # What it wrote while this program was busy is there to be taken in: now is its turn.
+        await trio.lowlevel.checkpoint()
+        return self._is_silent()
 
     async def run(self, armed: ArmedReady, stopper: Stopper, began: float) -> Report:
         """Wait.
