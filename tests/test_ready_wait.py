@@ -12,14 +12,17 @@ from hypothesis import strategies as st
 from tests.simulated import in_simulated_time
 from trio_lifecycle import (
     FREE_PORT,
+    AllOf,
     DaemonHandle,
     DiedBeforeReadyError,
     Event,
     HealthCheck,
+    LogLine,
     Manual,
     ReadyTimeoutError,
     Said,
     StallTimeoutError,
+    UnlessLine,
 )
 from trio_lifecycle.abc import ArmedReady, Process, Progress, ReadyMode, Report, Start
 from trio_lifecycle.testing import SimulatedDaemon, run_simulated
@@ -276,6 +279,17 @@ async def test_a_check_says_running_unknown_or_gone() -> None:
     daemon = await nursery_free.ensure_running()
     expected = ["running", "unknown", "running", "gone", "gone"]
     assert expected == await checked(daemon, 5.0, 15.0, 25.0, 30.0, 35.0)
+
+
+@in_simulated_time
+@pytest.mark.parametrize(
+    "other", [UnlessLine(Manual(), "FATAL"), LogLine("up", fatal="FATAL").stable_for(0.2)], ids=repr
+)
+async def test_a_line_that_would_have_ended_the_wait_says_nothing_later(other: ReadyMode) -> None:
+    simulated = SimulatedDaemon(says=[(0.5, "up"), (3.0, "FATAL: a typo in a query")])
+    mode = AllOf(Told(1.0, later=(status("serving"),)), other)
+    async with simulated.lifecycle(ready_mode=mode).running() as daemon:
+        assert ["running"] == await checked(daemon, 5.0)
 
 
 @in_simulated_time

@@ -164,6 +164,9 @@ class ArmedReady(ABC):
         """
         return None
 
+    def note_ready(self) -> None:  # noqa: B027  # most modes say the same from then on
+        """Take notice that the wait has ended well: what would have ended it otherwise is over."""
+
     async def follow(self, process: Process) -> None:  # noqa: B027  # most daemons say no more
         """Hear what the daemon says once it is ready, and pass it on to ``Start.hear``.
 
@@ -281,6 +284,10 @@ class ArmedThrough(ArmedReady):
     async def ask(self, process: Process) -> Report | None:
         """Let the other ask."""
         return await self._armed.ask(process)
+
+    def note_ready(self) -> None:
+        """Let the other take notice."""
+        self._armed.note_ready()
 
     async def follow(self, process: Process) -> None:
         """Let the other follow."""

@@ -154,6 +154,11 @@ class ArmedComposition(ArmedReady):
         for one in self.armed:
             one.begin(process)
 
+    def note_ready(self) -> None:
+        """Let all modes take notice."""
+        for one in self.armed:
+            one.note_ready()
+
     async def follow(self, process: Process) -> None:
         """Let those follow that do."""
         await at_once(partial(one.follow, process) for one in self.armed if one.follows)

@@ -191,6 +191,12 @@ class ArmedLogLine(ArmedReady):
         self._hearing_of(process).look()
         return self._decision()
 
+    def note_ready(self) -> None:
+        """Take no line as a failure from now on; hear no more if the line has come."""
+        self._fatal = None
+        if self._report is not None and self._hearing is not None:
+            self._hearing.close()
+
     def _hearing_of(self, process: Process) -> Hearing:
         if self._hearing is None:
             self.begin(process)

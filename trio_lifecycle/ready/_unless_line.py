@@ -108,11 +108,19 @@ class ArmedUnlessLine(ArmedThrough):
         self._insist_on_hope(process)
         return report
 
+    def note_ready(self) -> None:
+        """Hear no more: a line from now on is no failure."""
+        self._close_hearing()
+        super().note_ready()
+
     async def disarm(self) -> None:
         """Hear no more, and disarm the mode."""
+        self._close_hearing()
+        await super().disarm()
+
+    def _close_hearing(self) -> None:
         if self._hearing is not None:
             self._hearing.close()
-        await super().disarm()
 
     def _hearing_of(self, process: Process) -> Hearing:
         if self._hearing is None:
