@@ -435,12 +435,17 @@ while True:
     print("refused", flush=True)
     time.sleep(0.01)
 """
-    output = Output(to=tmp_path / "log")
-    config = python_daemon(SAY + code, ready_mode=Notify(), detach=True, output=output)
-    daemon = await DaemonLifecycle(config).ensure_running()
+    output, mode = Output(to=tmp_path / "log"), Notify(watchdog=0.01)
+    lifecycle = DaemonLifecycle(
+        python_daemon(SAY + code, ready_mode=mode, detach=True, output=output)
+    )
+    daemon = await lifecycle.ensure_running()
     try:
         assert "refused" == await anext(daemon.lines())
         assert "running" == await daemon.check()
+        # Longer than the watchdog's time: nobody can hear it any more.
+        await trio.sleep(0.02)
+        assert daemon is await lifecycle.ensure_running()
     finally:
         await daemon.stop()  # noqa: ASYNC102 - it shields itself
 

@@ -188,6 +188,10 @@ class Conversation:
             return inf
         return self._alive_at + self._watchdog_s
 
+    def mind_no_watchdog(self) -> None:
+        """Let it be silent from now on, for it can be heard no longer."""
+        self._watchdog_s = None
+
     def look(self, now: float) -> list[Progress]:
         """Look whether it has been silent for too long."""
         return self._fail(f"no sign of life for {self._watchdog_s:g} s") if now >= self.due else []

@@ -251,8 +251,9 @@ class ArmedNotify(ArmedReady):
             self._start.hear(progress)
 
     async def disarm(self) -> None:
-        """Close the socket."""
+        """Close the socket; the daemon's word stays as it was."""
         self._socket.close()
+        self._conversation.mind_no_watchdog()
 
 
 async def _is_of(process: Process, pid: int) -> bool:
