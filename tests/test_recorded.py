@@ -14,6 +14,9 @@ from attrs import evolve
 from tests.simulated import in_simulated_time
 from tests.trace import Trace
 from trio_lifecycle import (
+    FREE_PORT,
+    AllOf,
+    AnyOf,
     Callback,
     ClaimTimeoutError,
     ConfigChangedError,
@@ -21,16 +24,19 @@ from trio_lifecycle import (
     DaemonRecord,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
+    FileAppears,
     ForeignDaemonError,
     HealthCheck,
     LifecycleError,
+    LogLine,
     Manual,
     MemoryRegistry,
     RegistryError,
     StopLadder,
+    UnlessLine,
     attach,
 )
-from trio_lifecycle.abc import Answer
+from trio_lifecycle.abc import Answer, ReadyMode
 from trio_lifecycle.testing import SimulatedDaemon, SimulatedSpawner
 
 
@@ -424,7 +430,35 @@ async def test_one_whose_starter_was_killed_and_that_dies_is_started_anew() -> N
     assert 2 == simulated.spawned
 
 
-@pytest.mark.parametrize("mode", [Callback(), Manual()])
+HEALTH = HealthCheck(f"http://127.0.0.1:{FREE_PORT}/", interval=0.1)
+MANY_HEALTHY = evolve(HEALTH, success_threshold=11)
+
+
+@pytest.mark.parametrize(
+    "mode", [HEALTH.stable_for(1.0), AllOf(HEALTH, HEALTH.stable_for(1.0)), MANY_HEALTHY], ids=repr
+)
+@in_simulated_time
+async def test_one_whose_starter_was_killed_must_hold_as_any_other(mode: ReadyMode) -> None:
+    simulated = SimulatedDaemon()
+    await left_by_a_dead_starter(simulated, state="starting")
+    began = trio.current_time()
+    simulated.health = [(0.0, 200), (began + 0.5, 503), (began + 2.0, 200)]
+
+    lifecycle = simulated.lifecycle(detach=True, ready_mode=mode, ready_timeout=5.0)
+    daemon = await lifecycle.ensure_running()
+
+    assert 3.0 <= trio.current_time() - began <= 3.3
+    assert "adopted" == daemon.origin
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [
+        *(Callback(), Manual(), AllOf(HEALTH, Callback()), UnlessLine(HEALTH, "FATAL")),
+        *(FileAppears("/run/queen"), AnyOf(LogLine("up"), AllOf(HEALTH, LogLine("up")))),
+    ],
+    ids=repr,
+)
 @in_simulated_time
 async def test_one_whose_starter_was_killed_and_that_can_not_be_asked_is_started_anew(
     mode: Any,

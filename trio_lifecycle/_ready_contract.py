@@ -1,17 +1,15 @@
 """The contract of a ready mode: what says when a daemon is ready."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Final
 
-import trio
 from attrs import field, frozen
 
+from trio_lifecycle._armed_contract import ArmedHeld, ArmedReady, ArmedStable
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._markers import Marker
 from trio_lifecycle._prober_contract import Prober
-from trio_lifecycle._process_contract import Process
-from trio_lifecycle._reports import Report, Sighting
+from trio_lifecycle._reports import Sighting
 from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle._start import Start
 
@@ -69,10 +67,10 @@ class ReadyMode(ABC):
         return StableFor(self, seconds)
 
     @abstractmethod
-    async def arm(self, start: Start) -> "ArmedReady":
+    async def arm(self, start: Start) -> ArmedReady:
         """Get ready to hear from the daemon, before it is spawned: bind a socket, make a token."""
 
-    async def arm_again(self, start: Start) -> "ArmedReady | None":
+    async def arm_again(self, start: Start) -> ArmedReady | None:
         """Get ready to ask a daemon that was spawned earlier, perhaps by another program.
 
         Only ``ask`` is called, so nothing may be held that would have to be let go of, and nothing
@@ -84,98 +82,20 @@ class ReadyMode(ABC):
         """
         return None
 
+    async def arm_unfinished(self, start: Start) -> ArmedReady | None:
+        """Get ready to ask a daemon whose starter was killed before it was seen to be ready.
+
+        As ``arm_again``, but what is asked must tell that it has become ready, and not only that it
+        is up still. None where nobody can know that any more: it is started anew then.
+        """
+        return await self.arm_again(start)
+
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Look once whether the daemon runs already.
 
         None when nothing is there, or it can't be asked before a spawn.
         """
         return None
-
-
-class ArmedReady(ABC):
-    """A ready mode at work for one spawn: armed before it, then awaited, always disarmed."""
-
-    @property
-    def env(self) -> Mapping[str, str]:
-        """Variables for the daemon's environment."""
-        return {}
-
-    @property
-    def descriptors(self) -> Mapping[int, int]:
-        """What the daemon gets beside its streams, by number there.
-
-        The descriptors stay the mode's own.
-        """
-        return {}
-
-    @property
-    def values(self) -> Mapping[Marker, str]:
-        """The values of the mode's markers."""
-        return {}
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """Texts that must stand in no message; they are blotted out of output tails."""
-        return ()
-
-    @property
-    @abstractmethod
-    def last_seen(self) -> str:
-        """What was seen last, as a part of a sentence such as ``no callback came``."""
-
-    @property
-    def awaited(self) -> str:
-        """What is waited for, in words such as ``its callback``; empty where there is no wait."""
-        return ""
-
-    @property
-    def follows(self) -> bool:
-        """True when the daemon goes on to be heard once it is ready; ``follow`` does it."""
-        return False
-
-    def begin(self, process: Process) -> None:  # noqa: B027  # most modes miss nothing
-        """Take notice of the process, at the very moment of its spawn.
-
-        Called before anything else can happen, and before ``wait``: who starts to read the lines of
-        its output here misses none.
-        """
-
-    @abstractmethod
-    async def wait(self, process: Process) -> Report:
-        """Wait until the daemon is ready.
-
-        It is cancelled at the deadline, or when the process ends. It may be called again, also
-        after it was cancelled: one of several modes that fails again is waited for again.
-
-        Raises:
-            ForeignDaemonError: Somebody else answers in the daemon's place.
-            ReadyError: It can't become ready any more.
-        """
-
-    async def ask(self, process: Process) -> Report | None:
-        """Look once more, bounded by the mode's own limit for one look; None is not ready.
-
-        Asked at the deadline, and where several modes must hold at once. A daemon that has given
-        its word, and has not taken it back, is ready.
-
-        Raises:
-            ForeignDaemonError: Somebody else answers in the daemon's place.
-            ReadyError: It can't become ready any more.
-        """
-        return None
-
-    def note_ready(self) -> None:  # noqa: B027  # most modes say the same from then on
-        """Take notice that the wait has ended well: what would have ended it otherwise is over."""
-
-    async def follow(self, process: Process) -> None:  # noqa: B027  # most daemons say no more
-        """Hear what the daemon says once it is ready, and pass it on to ``Start.hear``.
-
-        Only where it ``follows``, and has an owner. It is cancelled when the process ends, and then
-        disarmed.
-        """
-
-    async def disarm(self) -> None:  # noqa: B027  # most modes hold nothing
-        """Let go of everything that ``arm`` took."""
 
 
 # --- one that lets another do it ------------------------------------------------------------------
@@ -227,75 +147,13 @@ class ModeThrough(ReadyMode):
         """Arm the other."""
         return await self.mode.arm_again(start)
 
+    async def arm_unfinished(self, start: Start) -> ArmedReady | None:
+        """Arm the other."""
+        return await self.mode.arm_unfinished(start)
+
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Let the other look."""
         return await self.mode.find_running(prober)
-
-
-class ArmedThrough(ArmedReady):
-    """Does all that another armed mode does, to do one thing otherwise."""
-
-    def __init__(self, armed: ArmedReady) -> None:
-        self._armed = armed
-
-    @property
-    def env(self) -> Mapping[str, str]:
-        """The other's."""
-        return self._armed.env
-
-    @property
-    def descriptors(self) -> Mapping[int, int]:
-        """The other's."""
-        return self._armed.descriptors
-
-    @property
-    def values(self) -> Mapping[Marker, str]:
-        """The other's."""
-        return self._armed.values
-
-    @property
-    def secrets(self) -> tuple[str, ...]:
-        """The other's."""
-        return self._armed.secrets
-
-    @property
-    def last_seen(self) -> str:
-        """The other's."""
-        return self._armed.last_seen
-
-    @property
-    def awaited(self) -> str:
-        """The other's."""
-        return self._armed.awaited
-
-    @property
-    def follows(self) -> bool:
-        """As the other does."""
-        return self._armed.follows
-
-    def begin(self, process: Process) -> None:
-        """Let the other begin."""
-        self._armed.begin(process)
-
-    async def wait(self, process: Process) -> Report:
-        """Let the other wait."""
-        return await self._armed.wait(process)
-
-    async def ask(self, process: Process) -> Report | None:
-        """Let the other ask."""
-        return await self._armed.ask(process)
-
-    def note_ready(self) -> None:
-        """Let the other take notice."""
-        self._armed.note_ready()
-
-    async def follow(self, process: Process) -> None:
-        """Let the other follow."""
-        await self._armed.follow(process)
-
-    async def disarm(self) -> None:
-        """Disarm the other."""
-        await self._armed.disarm()
 
 
 # --- one that must hold ---------------------------------------------------------------------------
@@ -343,46 +201,7 @@ class StableFor(ModeThrough):
         interval = self.longest_interval_s or _LOOK_INTERVAL_S
         return ArmedStable(await self.mode.arm(start), self.seconds, interval)
 
-
-class ArmedStable(ArmedThrough):
-    """A mode that must hold, of one spawn."""
-
-    def __init__(self, armed: ArmedReady, seconds: float, interval_s: float) -> None:
-        super().__init__(armed)
-        self._seconds = seconds
-        self._interval_s = interval_s
-        self._broken = False
-        self._is_stable = False
-
-    @property
-    def last_seen(self) -> str:
-        """What the mode saw, and whether it was ready for a while."""
-        seen = self._armed.last_seen
-        if not self._broken:
-            return seen
-        return f"it was ready, but not for {self._seconds} s on end; {seen}"
-
-    async def wait(self, process: Process) -> Report:
-        """Wait for the mode, then see whether it holds."""
-        # Waited for again, it has to hold anew.
-        self._is_stable = False
-        while True:
-            await self._armed.wait(process)
-            self._broken = True
-            report = await self._hold(process)
-            if report is not None:
-                self._is_stable = True
-                return report
-            await trio.sleep(self._interval_s)
-
-    async def _hold(self, process: Process) -> Report | None:
-        until = trio.current_time() + self._seconds
-        while True:
-            await trio.sleep(max(0.0, min(self._interval_s, until - trio.current_time())))
-            report = await self._armed.ask(process)
-            if report is None or trio.current_time() >= until:
-                return report
-
-    async def ask(self, process: Process) -> Report | None:
-        """Ask the mode, if it has held."""
-        return await self._armed.ask(process) if self._is_stable else None
+    async def arm_unfinished(self, start: Start) -> ArmedReady | None:
+        """Arm the mode: it must hold from now on."""
+        armed = await self.mode.arm_unfinished(start)
+        return None if armed is None else ArmedHeld(armed, self.seconds)

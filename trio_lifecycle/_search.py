@@ -32,6 +32,7 @@ from trio_lifecycle.abc import (
     Report,
     Sighting,
     Spawner,
+    Start,
     Verdict,
 )
 
@@ -148,10 +149,11 @@ class Search:
     async def _finish_start(self, recorded: Recorded) -> Adoptee | None:
         """Wait for a daemon whose starter was killed.
 
-        Where the ready mode can't be asked again, nobody will ever know whether it is up; but
+        Where the ready mode can't be asked for that, nobody will ever know whether it is up; but
         nobody was given it either, so it is started anew.
         """
-        armed = await self._arm_again(recorded.record.instance_id, recorded.record.port)
+        start = self._start_again(recorded.record.instance_id, recorded.record.port)
+        armed = await self._config.ready_mode.arm_unfinished(start)
         if armed is None:
             await self._end(recorded, recorded_ladder(recorded.record))
             return None
@@ -208,8 +210,10 @@ class Search:
         return Adoptee(process, report, armed, record)
 
     async def _arm_again(self, instance_id: str, port: int | None) -> ArmedReady | None:
-        start = make_start(self._config, instance_id, port, self._by.prober)
-        return await self._config.ready_mode.arm_again(start)
+        return await self._config.ready_mode.arm_again(self._start_again(instance_id, port))
+
+    def _start_again(self, instance_id: str, port: int | None) -> Start:
+        return make_start(self._config, instance_id, port, self._by.prober)
 
     # --- by its address ---
 

@@ -14,6 +14,7 @@ from typing import Protocol, runtime_checkable
 
 import trio
 
+from trio_lifecycle._armed_contract import ArmedReady
 from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._events import Event
 from trio_lifecycle._guarantee import Guarantee
@@ -21,7 +22,7 @@ from trio_lifecycle._markers import Marker
 from trio_lifecycle._prober_contract import Prober
 from trio_lifecycle._process_contract import Hearing, Process
 from trio_lifecycle._questions import TLS, Command, Contact, FileMark, Question, Ran
-from trio_lifecycle._ready_contract import ArmedReady, ReadyMode, StableFor
+from trio_lifecycle._ready_contract import ReadyMode, StableFor
 from trio_lifecycle._records import ClaimHolder, DaemonRecord, Identity, RecordChange
 from trio_lifecycle._registry_contract import Registry
 from trio_lifecycle._reports import Answer, Progress, Report, Sighting, Verdict

@@ -1,6 +1,7 @@
 """A ready mode that lets others look on: at what is waited for, what was seen, and the process."""
 
-from trio_lifecycle._ready_contract import ArmedThrough, ModeThrough
+from trio_lifecycle._armed_contract import ArmedThrough
+from trio_lifecycle._ready_contract import ModeThrough
 from trio_lifecycle.abc import (
     ArmedReady,
     Prober,
@@ -44,6 +45,11 @@ class Watched(ModeThrough):
     async def arm_again(self, start: Start) -> ArmedReady | None:
         """Note what will be asked."""
         self.armed = await self._mode.arm_again(start)
+        return self.armed
+
+    async def arm_unfinished(self, start: Start) -> ArmedReady | None:
+        """Note what will be asked."""
+        self.armed = await self._mode.arm_unfinished(start)
         return self.armed
 
     async def find_running(self, prober: Prober) -> Sighting | None:

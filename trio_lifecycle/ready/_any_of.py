@@ -7,7 +7,7 @@ from typing import Final
 from attrs import frozen
 
 from trio_lifecycle._errors import ForeignDaemonError, ReadyError
-from trio_lifecycle.abc import ArmedReady, Prober, Process, Report, Sighting
+from trio_lifecycle.abc import ArmedReady, Prober, Process, Report, Sighting, Start
 from trio_lifecycle.ready._compose import ArmedComposition, Composition, at_once
 
 # What a mode says that can't become ready any more.
@@ -37,6 +37,10 @@ class AnyOf(Composition):
 
     def _together(self, name: str, armed: Sequence[ArmedReady]) -> "ArmedAnyOf":
         return ArmedAnyOf(name, armed)
+
+    async def arm_unfinished(self, start: Start) -> ArmedComposition | None:
+        """Ask by those that can be asked; None where there is none."""
+        return self._those_of(start, [await mode.arm_unfinished(start) for mode in self.modes])
 
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Look by all modes that can look; the first that sees it up counts, if any does."""

@@ -95,7 +95,11 @@ class Composition(ReadyMode):
 
     async def arm_again(self, start: Start) -> "ArmedComposition | None":
         """Ask by those that can be asked again; None where there is none."""
-        again = [await mode.arm_again(start) for mode in self.modes]
+        return self._those_of(start, [await mode.arm_again(start) for mode in self.modes])
+
+    def _those_of(
+        self, start: Start, again: Sequence[ArmedReady | None]
+    ) -> "ArmedComposition | None":
         armed = [one for one in again if one is not None]
         return self._together(start.name, armed) if armed else None
 

@@ -94,6 +94,9 @@ class FileAppears(ReadyMode):
         """Look for the same file; what is there counts."""
         return self._armed(start, file_path(self.path, start), None)
 
+    async def arm_unfinished(self, start: Start) -> None:
+        """Nobody knows any more what was there before the start."""
+
     def _armed(self, start: Start, path: str, left: FileMark | None) -> ArmedPolled:
         place = _FilePlace(start.prober, path, left, self)
         return ArmedPolled(start, path, [place], Report(None, start.port), self.interval)

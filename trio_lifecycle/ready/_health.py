@@ -5,6 +5,7 @@ from typing import Final
 
 from attrs import field, frozen
 
+from trio_lifecycle._armed_contract import ArmedHeld
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._markers import fill, markers_in, show
 from trio_lifecycle._urls import check_url, port_of
@@ -210,6 +211,11 @@ class HealthCheck(ReadyMode):
     async def arm_again(self, start: Start) -> ArmedReady:
         """Ask the same URL, with the port that the daemon has."""
         return await self._armed(start, 1)
+
+    async def arm_unfinished(self, start: Start) -> ArmedReady:
+        """Ask the same URL; for as long as several successes in a row take at least."""
+        armed = await self._armed(start, 1)
+        return armed if self.success_threshold == 1 else ArmedHeld(armed, self.shortest_wait_s)
 
     async def _armed(self, start: Start, threshold: int) -> ArmedReady:
         url, path = fill(self.url, port_values(start)), self.unix_socket

@@ -5,8 +5,9 @@ import re
 import trio
 from attrs import field, frozen
 
+from trio_lifecycle._armed_contract import ArmedThrough
 from trio_lifecycle._errors import ConfigError, ReadyError
-from trio_lifecycle._ready_contract import ArmedThrough, ModeThrough
+from trio_lifecycle._ready_contract import ModeThrough
 from trio_lifecycle.abc import ArmedReady, Hearing, Process, ReadyMode, Report, Start
 from trio_lifecycle.ready._compose import at_once
 from trio_lifecycle.ready._log_line import (
@@ -57,6 +58,9 @@ class UnlessLine(ModeThrough):
         """Arm the mode, and fill in the port."""
         fatal = compile_pattern(self.fatal, start.port)
         return ArmedUnlessLine(await self.mode.arm(start), start, fatal)
+
+    async def arm_unfinished(self, start: Start) -> None:
+        """Nobody knows any more what it wrote."""
 
 
 class ArmedUnlessLine(ArmedThrough):
