@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
 from tests.passing import ACCEPTING, accepting
 from tests.support import PATIENCE_S
@@ -11,6 +12,7 @@ from trio_lifecycle import (
     DaemonLifecycle,
     HealthCheck,
     ListenSocket,
+    MemoryRegistry,
     ReadyTimeoutError,
     TCPPort,
     UnixSocket,
@@ -46,3 +48,22 @@ async def test_one_that_never_accepts_is_never_ready(number: int, tmp_path: Path
     with pytest.raises(ReadyTimeoutError, match="it has accepted no connection yet"):
         async with DaemonLifecycle(config).running():
             pass
+
+
+@pytest.mark.fault(58)
+@pytest.mark.parametrize("number", range(3), ids=["port", "socket", "http"])
+async def test_after_its_starter_was_killed_only_an_answer_says_that_it_is_ready(
+    number: int, tmp_path: Path
+) -> None:
+    passed, mode = modes(tmp_path / "a.sock")[number]
+    config = accepting(passed, ready_mode=mode, ready_timeout=PATIENCE_S, detach=True)
+    registry = MemoryRegistry()
+    first = await DaemonLifecycle(config, registry=registry).ensure_running()
+    (record,) = await registry.daemons()
+    await registry.put(evolve(record, state="starting"))
+
+    second = await DaemonLifecycle(config, registry=registry).ensure_running()
+
+    assert ("adopted" if number == 2 else "spawned") == second.origin
+    assert (number == 2) == (await first.check() == "running")
+    await second.stop()

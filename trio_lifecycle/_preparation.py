@@ -157,6 +157,7 @@ def make_start(
         working_dir=config.working_dir,
         user=config.user,
         group=config.group,
+        passes_sockets=bool(config.listen),
     )
     start = start if hear is None else evolve(start, hear=hear)
     return start if queue_at is None else evolve(start, queue_at=queue_at)

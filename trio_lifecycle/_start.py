@@ -40,6 +40,8 @@ class Start:
         group: Its main group, by name or id; None is the user's, or this program's.
         hear: Is to be called, from Trio's thread, with what the daemon says of itself by itself: it
             puts off the end of a wait that lasts for signs of life, and tells the observer.
+        passes_sockets: Whether sockets are passed to it; connections to them are taken before it is
+            there.
         queue_at: Says of an address (a UNIX socket's path, and 0) whether connections wait there
             that the daemon has not accepted; None where no socket is passed to it. A connection to
             one that is succeeds before the daemon is there, and is no sign of it.
@@ -56,4 +58,5 @@ class Start:
     user: str | int | None = None
     group: str | int | None = None
     hear: Callable[[Progress], None] = field(default=_hear_nothing, repr=False)
+    passes_sockets: bool = False
     queue_at: Callable[[str, int], bool | None] = field(default=_no_queue, repr=False)

@@ -84,6 +84,10 @@ class TCPPort(ReadyMode):
         """Ask the port that the daemon has."""
         return await self.arm(start)
 
+    async def arm_unfinished(self, start: Start) -> ArmedPolled | None:
+        """Ask it; None where it may be passed, for then the system takes the connection."""
+        return None if start.passes_sockets else await self.arm(start)
+
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Send one probe, if the port is known before the spawn."""
         if isinstance(self.port, Marker):

@@ -73,6 +73,10 @@ class UnixSocket(ReadyMode):
         """Ask the same socket."""
         return await self.arm(start)
 
+    async def arm_unfinished(self, start: Start) -> ArmedPolled | None:
+        """Ask it; None where it may be passed, for then the system takes the connection."""
+        return None if start.passes_sockets else await self.arm(start)
+
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Send one probe, if the path is known before the spawn."""
         if markers_in([self.path]) or not self.path.startswith("/"):
