@@ -138,6 +138,11 @@ EVENTS: list[tuple[Event, str, dict[str, object]]] = [
         {"pid": 7, "topic": "status", "text": "loading 40 %"},
     ),
     (
+        Said(name="queen", instance_id="a1", time=12.5, pid=7, topic="status", text="\x1b[2J\r"),
+        r"says: \x1b[2J\r",
+        {"pid": 7, "topic": "status", "text": "\x1b[2J\r"},
+    ),
+    (
         Said(name="queen", instance_id="a1", time=12.5, pid=7, topic="reloading", text=""),
         "says: reloading",
         {"pid": 7, "topic": "reloading", "text": ""},

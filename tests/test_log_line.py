@@ -218,7 +218,7 @@ async def test_a_time_out_quotes_the_last_line() -> None:
 
 @in_simulated_time
 async def test_a_time_out_says_that_there_was_no_line() -> None:
-    with pytest.raises(ReadyTimeoutError, match="it has written nothing"):
+    with pytest.raises(ReadyTimeoutError, match="it has written no whole line"):
         async with SimulatedDaemon().lifecycle(ready_mode=LogLine("ready")).running():
             raise AssertionError("it is not ready")
 
@@ -363,6 +363,19 @@ async def test_a_file_is_heard_until_the_process_ends_with_its_last_unfinished_l
 def append(path: Path, text: str) -> None:
     with path.open("a") as file:
         file.write(text)
+
+
+async def test_a_file_is_heard_on_from_its_beginning_when_it_was_truncated(
+    tmp_path: Path,
+) -> None:
+    path, heard = tmp_path / "log", list[str]()
+    append(path, "one\ntwo, half")
+    hearing = hearing_of(path, heard, Life())
+    hearing.look()
+    path.write_text("up\n")
+    hearing.look()
+    assert ["one", "two, half", "up"] == heard
+    hearing.close()
 
 
 async def test_a_file_is_heard_where_the_kernel_tells_nothing_of_it(

@@ -230,6 +230,21 @@ async def test_a_file_that_is_not_there_yet_is_read_from_its_beginning(
     assert ["first"] == await rest_of(reader)
 
 
+async def test_a_file_that_was_truncated_is_read_from_its_beginning(
+    tmp_path: Path, life: Life
+) -> None:
+    path = tmp_path / "q.log"
+    append(path, b"old, and longer\n")
+    reader = FileReader(path, process(life))
+    append(path, b"one\nhalf")
+    assert "one" == await anext(reader)
+    path.write_bytes(b"new\n")
+    assert "half" == await anext(reader)
+    life.ended = True
+    assert ["new"] == await rest_of(reader)
+    assert b"new\n" == read_end(path, 5, 100)
+
+
 async def test_a_file_that_never_comes_gives_no_line(tmp_path: Path, life: Life) -> None:
     life.ended = True
     assert [] == await rest_of(FileReader(tmp_path / "q.log", process(life)))

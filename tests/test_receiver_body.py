@@ -37,6 +37,7 @@ def test_a_good_body_is_given_as_it_is(body: bytes, facts: object) -> None:
         (b'{"a": "\xc3"}', "no JSON"),
         (b'{"a": NaN}', "NaN"),
         (b'{"a": -Infinity}', "Infinity"),
+        (b'{"a": [-1e999]}', "-1e999 is beyond"),
         (b'{"a": ' + b"9" * 5000 + b"}", "no JSON"),
         (b"[" * 30_000, "nested deeper"),
         (b'{"a":' * 30_000, "nested deeper"),

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from attrs import frozen
 
-from trio_lifecycle._status import describe_status
+from trio_lifecycle._status import describe_status, visible
 
 EventT = TypeVar("EventT")
 
@@ -138,7 +138,7 @@ class Said(Event):
 
     def _sentence(self) -> str:
         about = "" if self.topic == "status" else f" ({self.topic})"
-        return f"says{about}: {self.text}" if self.text else f"says: {self.topic}"
+        return f"says{about}: {visible(self.text)}" if self.text else f"says: {self.topic}"
 
 
 @_event

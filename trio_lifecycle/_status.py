@@ -47,7 +47,11 @@ def quote(text: str) -> str:
     At most 200 characters of it are shown.
     """
     shown = text[:_LONGEST_QUOTE_CHARS]
-    visible = "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown
+    return f"'{visible(shown)}'" + ("..." if len(text) > len(shown) else "")
+
+
+def visible(text: str) -> str:
+    """Write what a daemon said so that nothing of it moves a terminal's cursor or ends a line."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
-    return f"'{visible}'" + ("..." if len(text) > len(shown) else "")

@@ -10,7 +10,7 @@ import trio
 
 from trio_lifecycle._framing import LineFramer
 from trio_lifecycle._output._growing import FileHearing
-from trio_lifecycle._output._opening import read_end, read_from
+from trio_lifecycle._output._opening import place_in, read_end, read_from
 from trio_lifecycle.abc import Hearing, Process
 
 # As much as is read at once.
@@ -91,6 +91,11 @@ class FileReader(AsyncIterator[str]):
         return self._lines.popleft()
 
     def _read(self) -> None:
+        # Once it has ended, a smaller file may be its successor's.
+        if not self._process.ended and place_in(self._path, self._offset) < self._offset:
+            # The line that was begun will never end.
+            self._lines.extend(self._framer.close())
+            self._offset = 0
         chunk = read_from(self._path, self._offset, READ_BYTES)
         self._offset += len(chunk)
         self._lines.extend(self._framer.feed(chunk))

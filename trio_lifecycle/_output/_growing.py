@@ -9,7 +9,7 @@ import trio
 
 from trio_lifecycle._framing import LineFramer
 from trio_lifecycle._inotify import FileChanges
-from trio_lifecycle._output._opening import read_from
+from trio_lifecycle._output._opening import place_in, read_from
 from trio_lifecycle._polling import next_interval
 from trio_lifecycle.abc import Hearing, Process
 
@@ -73,6 +73,11 @@ class FileHearing(Hearing):
         self._changes.close()
 
     def _take(self) -> int:
+        # Once it has ended, a smaller file may be its successor's.
+        if not self._process.ended and place_in(self._path, self._offset) < self._offset:
+            # The line that was begun will never end.
+            self._pass_on(self._framer.close())
+            self._offset = 0
         chunk = read_from(self._path, self._offset, _READ_BYTES)
         self._offset += len(chunk)
         self._pass_on(self._framer.feed(chunk))

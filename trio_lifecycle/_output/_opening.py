@@ -30,9 +30,18 @@ def open_log(path: Path, *, through_links: bool = False) -> int:
 def read_end(path: Path, start: int, size: int) -> bytes:
     """Give the last bytes of a file, none from before ``start``; nothing if it can't be read."""
     try:
-        return read_from(path, max(start, path.lstat().st_size - size), size)
+        end = path.lstat().st_size
     except OSError:
         return b""
+    return read_from(path, max(start if start <= end else 0, end - size), size)
+
+
+def place_in(path: Path, offset: int) -> int:
+    """Say where to read on: at its beginning again, if it was truncated meanwhile."""
+    try:
+        return offset if offset <= path.lstat().st_size else 0
+    except OSError:
+        return offset
 
 
 def read_from(path: Path, offset: int, size: int) -> bytes:

@@ -1,6 +1,7 @@
 """What the body of a callback may say: a JSON object, in which four keys have a meaning."""
 
 from collections.abc import Callable, Mapping
+from math import isinf
 from typing import Any, Final, NoReturn
 
 from trio_lifecycle._errors import ConfigError
@@ -8,6 +9,9 @@ from trio_lifecycle._urls import check_url, show_url
 
 # What is nested deeper than a program's own stack allows would break whoever prints or stores it.
 _DEEPEST: Final = 32
+
+# Of a number, in an answer.
+_LONGEST_NUMBER: Final = 32
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def _load(body: bytes) -> Any:
     import json  # not at the top: few programs that import this package get callbacks
 
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
+        value = json.loads(body, parse_constant=_refuse_constant, parse_float=_finite)
     except ValueError as error:
         raise ValueError(f"the body is no JSON: {error}") from None
     except RecursionError:
@@ -48,6 +52,14 @@ _TOO_DEEP: Final = f"the body is nested deeper than {_DEEPEST} levels"
 def _refuse_constant(name: str) -> NoReturn:
     # Python's json takes NaN and Infinity; RFC 8259 section 6 does not.
     raise ValueError(f"{name} is no JSON value")
+
+
+def _finite(number: str) -> float:
+    # Python's json makes Infinity of 1e999, and writes what others can't read.
+    value = float(number)
+    if isinf(value):
+        raise ValueError(f"{number[:_LONGEST_NUMBER]} is beyond what a number can hold")
+    return value
 
 
 def _is_deeper(value: Any, levels: int) -> bool:

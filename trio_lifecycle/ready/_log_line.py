@@ -85,7 +85,8 @@ class LogLine(ReadyMode):
     r"""Ready when the daemon writes a line in which a pattern is found, as by ``re.search``.
 
     Every line counts that it writes to its standard output or standard error, from the first one
-    on, however many there are: ``LogLine(r"listening on port (?P<port>\d+)")``. Named groups of the
+    on, however many there are: ``LogLine(r"listening on port (?P<port>\d+)")``. A line counts when
+    its newline has come, or the output's end: not a prompt that waits. Named groups of the
     pattern become ``daemon.report``. Two of them have a meaning besides: ``url`` (http or https)
     and ``port`` say where the daemon serves; a port alone means 127.0.0.1.
 
@@ -145,7 +146,7 @@ class ArmedLogLine(ArmedReady):
     def last_seen(self) -> str:
         """The last line."""
         if self._last_line is None:
-            return "it has written nothing"
+            return "it has written no whole line"
         last = quote_line(self._start, self._last_line, self._before_last)
         return f"its last line was {last}"
 
