@@ -44,7 +44,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "process": ("_process_contract", "_registry_contract"),
     "prober": ("_prober_contract",),
     "start": ("_start",),
-    "at work": ("_armed_contract",),
+    "armed": ("_armed_contract",),
     "readiness": ("_ready_contract",),
     "contracts": ("abc",),
     "values": ("_config",),
