@@ -26,7 +26,8 @@ def modes(path: Path) -> list[tuple[ListenSocket, ReadyMode]]:
     return [
         (ListenSocket(port=FREE_PORT), TCPPort(FREE_PORT)),
         (ListenSocket(unix=path), UnixSocket(path)),
-        (ListenSocket(unix=path), HealthCheck("http://d/", unix_socket=path)),
+        # Its limit is shorter than a slow daemon needs to accept.
+        (ListenSocket(unix=path), HealthCheck("http://d/", unix_socket=path, probe_timeout=0.2)),
     ]
 
 

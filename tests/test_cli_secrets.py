@@ -15,7 +15,7 @@ from trio_lifecycle.abc import ReadyMode
 all_stopped, ask, handlers = cli.all_stopped, cli.ask, cli.handlers
 
 SECRET = "hunter2-and-more"
-KNOWS = {"env": {**os.environ, "TOKEN": SECRET, "BLANK": " "}}
+KNOWS = {"env": {**os.environ, "TOKEN": SECRET}}
 # Answers every path with 200.
 ANSWERS = """
 import http.server, sys
@@ -52,7 +52,7 @@ def test_the_line_that_says_where_a_daemon_is_is_without_the_secret() -> None:
     words = ["--secret-env", "TOKEN", "--name", "web", "--health"]
     words += [f"http://127.0.0.1:{{port}}/{SECRET}", "--", sys.executable, "-c", ANSWERS, "{port}"]
     said = call("ensure", *words, **KNOWS)
-    assert re.match(r"http://127.0.0.1:\d+/\*\*\* \(process \d+, spawned\)\n", said.out)
+    assert re.match(r"http://127.0.0.1:\d+/\*\*\* \(process \d+, spawned\)\n", said.out), said.err
     assert ensured(*words, **KNOWS)["url"].endswith("/***")
 
 
@@ -65,12 +65,12 @@ def test_the_line_that_says_where_a_daemon_is_is_without_the_secret() -> None:
         (f"TOKEN={SECRET}", "takes a name only; set the variable where trio-lifecycle is called"),
     ],
 )
-def test_a_secret_that_is_not_there_is_refused(name: str, problem: str) -> None:
-    done = finish("--secret-env", name, "--", "sleep", "600", **KNOWS)
-    assert (2, f"trio-lifecycle: --secret-env: {problem}\n") == (
-        done.process.returncode,
-        done.err,
-    )
+def test_a_secret_that_is_not_there_is_refused(
+    name: str, problem: str, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BLANK", " ")
+    done = ask("run", "--secret-env", name, "--", "sleep", "600")
+    assert (2, "", f"trio-lifecycle: --secret-env: {problem}\n") == done
 
 
 def test_lines_are_shown_with_their_time_and_another_beginning() -> None:
@@ -97,8 +97,8 @@ def test_what_is_wrong_with_an_option_is_told_without_the_secret(
 
 
 @pytest.mark.parametrize("option", ["--timestamps", "--prefix=x"])
-def test_what_is_not_shown_has_no_beginning(option: str) -> None:
-    done = finish("-q", option, "--", "sleep", "600")
+def test_what_is_not_shown_has_no_beginning(option: str, ask: Ask) -> None:
+    done = ask("run", "-q", option, "--", "sleep", "600")
     name = option.partition("=")[0]
     assert f"--quiet and {name}: exclude each other; give one of them" in done.err
 

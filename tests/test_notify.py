@@ -315,7 +315,12 @@ for _ in range(int(sys.argv[1])):
     say("READY=1\\nSTATUS=" + 4000 * "x")
 time.sleep(1000)
 """
-FLOOD_MESSAGES = 10_000
+FLOOD_MESSAGES = 4_000
+
+
+def resident_bytes() -> int:
+    """What this process has in memory now; its peak would be that of an earlier test."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
 @pytest.mark.parametrize("is_believed", [True, False])
@@ -327,15 +332,14 @@ async def test_a_flood_starves_nobody_and_fills_no_memory(is_believed: bool) -> 
         flooder = await trio.lowlevel.open_process(command, env=dict(talk.armed.env))
         process.tree = (flooder.pid,) if is_believed else ()
         try:
-            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            before = resident_bytes()
             with trio.fail_after(PATIENCE_S * 3):
                 while len(talk.told) + talk.armed._refused < FLOOD_MESSAGES:
                     turns += 1
                     await trio.lowlevel.checkpoint()
             assert turns >= FLOOD_MESSAGES // 2
-            # told is the test's own.
-            grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-            assert is_believed or grown_kb < 5_000
+            # A third of what was sent; told is the test's own.
+            assert is_believed or resident_bytes() - before < 5_000_000
             assert is_believed == talk.ready.is_set()
             began = trio.current_time()
         finally:

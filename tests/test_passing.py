@@ -312,10 +312,10 @@ while True:
 
 
 async def test_one_question_waits_for_a_slow_daemon_and_is_answered_at_once() -> None:
-    code = COUNTING.format(before="time.sleep(0.9)")
+    code = COUNTING.format(before="time.sleep(0.5)")
     async with DaemonLifecycle(checked(free_port(), code=code)).running() as daemon:
         client = await Client.at_port(port_of(daemon))
-        # The health check's was the first: it was not given up after its 0.2 s, four times over.
+        # The health check's was the first: it was not given up after its 0.2 s, twice.
         assert (await client.answer()).endswith(b"02")
 
 
