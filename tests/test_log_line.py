@@ -120,27 +120,29 @@ ADDRESS = LogLine(r"^(?:url (?P<url>\S+) ?)?(?:port (?P<port>\S+))?(?: by (?P<wh
         ("url http://10.0.0.5:81/v1", Report("http://10.0.0.5:81/v1", 81, {"url": "http://10.0.0.5:81/v1"})),
         ("url https://x/ port 9", Report("https://x/", 9, {"url": "https://x/", "port": "9"})),
         ("url tcp://x port 9", Report("http://127.0.0.1:9", 9, {"url": "tcp://x", "port": "9"})),
-        ("url http://u:p@x/ ", Report("http://127.0.0.1:7", 7, {"url": "http://u:p@x/"})),
+        ("url http://u:p@x/ ", Report(None, 7, {"url": "http://u:p@x/"})),
         ("url http://x/ port 0", Report("http://x/", 80, {"url": "http://x/", "port": "0"})),
-        ("port 65536", Report("http://127.0.0.1:7", 7, {"port": "65536"})),
-        ("port ٣", Report("http://127.0.0.1:7", 7, {"port": "٣"})),
-        ("port 000000000082", Report("http://127.0.0.1:7", 7, {"port": "000000000082"})),
-        (f"url http://x:{FREE_PORT}/", Report("http://127.0.0.1:7", 7, {"url": f"http://x:{FREE_PORT}/"})),
-        ("", Report("http://127.0.0.1:7", 7, {})),
+        ("port 65536", Report(None, 7, {"port": "65536"})),
+        ("port ٣", Report(None, 7, {"port": "٣"})),
+        ("port 000000000082", Report(None, 7, {"port": "000000000082"})),
+        (f"url http://x:{FREE_PORT}/", Report(None, 7, {"url": f"http://x:{FREE_PORT}/"})),
+        ("", Report(None, 7, {})),
     ],
 )  # fmt: skip
 def test_named_groups_become_the_report(line: str, report: Report) -> None:
     hear(ADDRESS, [line], report, 7)
 
 
-def test_without_any_port_there_is_no_address() -> None:
-    hear(LogLine("ready"), ["is ready now"], Report(None, None, {}), None)
+@pytest.mark.parametrize("port", [None, 7])
+def test_a_line_that_names_no_place_gives_no_url(port: int | None) -> None:
+    # It would stand in the place of one that another mode knows, and redis speaks no HTTP.
+    hear(LogLine("ready"), ["is ready now"], Report(None, port, {}), port)
 
 
 def test_the_free_port_is_filled_in() -> None:
     mode = LogLine(re.compile(f"PORT {FREE_PORT}\\b", re.IGNORECASE), fatal=f"{FREE_PORT} taken")
     hear(mode, ["port 1", "port 78"], None, 7)
-    hear(mode, ["port 1", "port 7"], Report("http://127.0.0.1:7", 7), 7)
+    hear(mode, ["port 1", "port 7"], Report(None, 7), 7)
 
 
 def test_of_a_line_only_its_beginning_is_searched() -> None:

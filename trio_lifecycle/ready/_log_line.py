@@ -235,8 +235,8 @@ def _report(groups: Mapping[str, str | None], port: int | None) -> Report:
     url = facts.get("url", "")
     if _is_url(url):
         return Report(url, said or port_of(url), facts)
-    port = said or port
-    return Report(f"http://{_HOST}:{port}" if port else None, port, facts)
+    # A port that only we know of says nothing of what is spoken there.
+    return Report(f"http://{_HOST}:{said}" if said else None, said or port, facts)
 
 
 def _is_url(text: str) -> bool:
