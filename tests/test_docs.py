@@ -9,12 +9,18 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from attrs import fields
 
 import trio_lifecycle
+import trio_lifecycle.abc
+import trio_lifecycle.testing
 from tests.faults_table import FAULTS_PAGE, read_faults
 from tests.test_house import FLOORS, PACKAGE
+from trio_lifecycle._cli._ready_options import ReadyOptions
+from trio_lifecycle.abc import ReadyMode
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -66,6 +72,39 @@ def _exists(error: str) -> bool:
 
 def test_faults_page_has_a_hundred_numbers() -> None:
     assert list(range(1, 101)) == list(read_faults(FAULTS_PAGE.read_text()))
+
+
+# --- reference.md ---
+
+DOORS = [trio_lifecycle, trio_lifecycle.abc, trio_lifecycle.testing]
+
+
+@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
+def test_reference_has_all_that_a_door_gives(door: ModuleType) -> None:
+    page = (DOCS / "reference.md").read_text()
+    told = set(re.findall(r":: (?:trio_lifecycle\._\w+\.)?(\w+)", page))
+    assert set() == {name for name in door.__all__ if name != "__version__"} - told
+
+
+# --- daemons.md ---
+
+
+def test_the_page_that_tells_which_way_has_every_ready_mode_and_option() -> None:
+    page = (DOCS / "guides" / "daemons.md").read_text().partition("\n## ")[0]
+    modes = {name for name in trio_lifecycle.__all__ if _is_ready_mode(name)}
+    assert set() == {mode for mode in modes if f"`{mode}(" not in page}
+    patience = {"timeout", "stall_timeout", "max_timeout"}
+    options = {
+        f"--{field.name.replace('_', '-')}"
+        for field in fields(ReadyOptions)
+        if field.name not in patience
+    }
+    assert set() == {option for option in options if f"`{option}" not in page}
+
+
+def _is_ready_mode(name: str) -> bool:
+    thing = getattr(trio_lifecycle, name)
+    return isinstance(thing, type) and issubclass(thing, ReadyMode)
 
 
 # --- tutorial.md ---
