@@ -30,9 +30,10 @@ from trio_lifecycle import (
     Said,
 )
 from trio_lifecycle._guarantee import Guarantee
+from trio_lifecycle._listen_socket import LONGEST_SOCKET_PATH_BYTES
 from trio_lifecycle.abc import Prober, Progress, Report, Start
 from trio_lifecycle.ready._conversation import LONGEST_MESSAGE_BYTES
-from trio_lifecycle.ready._notify_socket import LONGEST_PATH_BYTES, NAME_BYTES
+from trio_lifecycle.ready._notify_socket import NAME_BYTES
 
 ME = os.getpid()
 NOBODY = 65_534
@@ -79,11 +80,11 @@ async def test_the_daemon_is_told_where_to_send_and_how_often() -> None:
 
 async def test_the_longest_path_that_is_taken_can_be_bound(tmp_path: Path) -> None:
     directory = tmp_path / (
-        "x" * (LONGEST_PATH_BYTES - NAME_BYTES - 2 - len(os.fsencode(tmp_path)))
+        "x" * (LONGEST_SOCKET_PATH_BYTES - NAME_BYTES - 2 - len(os.fsencode(tmp_path)))
     )
     directory.mkdir()
     async with talking(Notify(path=directory)) as talk:
-        assert LONGEST_PATH_BYTES == len(talk.armed.env["NOTIFY_SOCKET"])
+        assert LONGEST_SOCKET_PATH_BYTES == len(talk.armed.env["NOTIFY_SOCKET"])
         await talk.assert_still_works()
     assert [] == [*directory.iterdir()]
 

@@ -19,7 +19,7 @@ DEFAULT_BACKLOG: Final = 4_096
 DEFAULT_MODE: Final = 0o600
 
 # struct sockaddr_un, unix(7): 108 bytes with the NUL at the end.
-_LONGEST_PATH_BYTES: Final = 107
+LONGEST_SOCKET_PATH_BYTES: Final = 107
 
 # sd_listen_fds(3): printable ASCII without the colon that separates them.
 _NAME: Final = re.compile(r"[ -9;-~]{1,255}")
@@ -58,8 +58,8 @@ def _path(path: "str | os.PathLike[str] | None") -> Path | None:
     text: object = os.fspath(path) if isinstance(path, os.PathLike) else path
     if not isinstance(text, str) or not text or "\0" in text:
         raise ConfigError("listen", f"unix must be the path of a socket file, not {path!r}")
-    if len(os.fsencode(text)) > _LONGEST_PATH_BYTES:
-        problem = f"the path {text!r} is longer than {_LONGEST_PATH_BYTES} bytes (unix(7))"
+    if len(os.fsencode(text)) > LONGEST_SOCKET_PATH_BYTES:
+        problem = f"the path {text!r} is longer than {LONGEST_SOCKET_PATH_BYTES} bytes (unix(7))"
         raise ConfigError("listen", problem)
     return Path(text)
 

@@ -162,7 +162,12 @@ class ModeThrough(ReadyMode):
 _LOOK_INTERVAL_S: Final = 0.1
 
 
-def _is_ready_mode(mode: object) -> ReadyMode:
+def check_mode(mode: ReadyMode) -> ReadyMode:
+    """Return what is a ready mode.
+
+    Raises:
+        ConfigError: It is none.
+    """
     if not isinstance(mode, ReadyMode):
         raise ConfigError("mode", f"must be a ready mode such as TCPPort(8080), not {mode!r}")
     return mode
@@ -185,7 +190,7 @@ class StableFor(ModeThrough):
         seconds: How long it must hold.
     """
 
-    mode: ReadyMode = field(converter=_is_ready_mode)
+    mode: ReadyMode = field(converter=check_mode)
     seconds: float = field(converter=_stable_seconds)
 
     def __repr__(self) -> str:

@@ -14,13 +14,13 @@ from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._status import describe_status
 from trio_lifecycle._texts import check_text, with_sample_port
 from trio_lifecycle.abc import Command, Prober, Process, Ran, ReadyMode, Report, Start, Verdict
+from trio_lifecycle.ready._filled import port_values
 from trio_lifecycle.ready._polled import (
     ArmedPolled,
     Outcome,
     Reply,
     check_interval,
     check_probe_timeout,
-    port_values,
 )
 from trio_lifecycle.ready._statuses import Statuses, read_statuses, show_statuses
 

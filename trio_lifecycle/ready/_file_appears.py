@@ -9,6 +9,7 @@ from trio_lifecycle._errors import ConfigError, ReadyError
 from trio_lifecycle._markers import show
 from trio_lifecycle._texts import check_path
 from trio_lifecycle.abc import FileMark, Prober, Process, ReadyMode, Report, Start, Verdict
+from trio_lifecycle.ready._filled import file_path
 from trio_lifecycle.ready._polled import (
     DEFAULT_INTERVAL_S,
     DEFAULT_PROBE_TIMEOUT_S,
@@ -18,7 +19,6 @@ from trio_lifecycle.ready._polled import (
     check_interval,
     check_probe_timeout,
 )
-from trio_lifecycle.ready._unix_place import file_path
 
 
 def _path(path: str | os.PathLike[str]) -> str:

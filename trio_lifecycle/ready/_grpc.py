@@ -14,6 +14,7 @@ from trio_lifecycle._markers import fill, markers_in, show
 from trio_lifecycle._texts import check_text
 from trio_lifecycle._urls import check_url, has_port, port_of
 from trio_lifecycle.abc import TLS, Answer, Prober, Question, ReadyMode, Report, Sighting, Start
+from trio_lifecycle.ready._filled import port_values
 from trio_lifecycle.ready._http_places import http_places
 from trio_lifecycle.ready._options import check_tls
 from trio_lifecycle.ready._polled import (
@@ -25,7 +26,6 @@ from trio_lifecycle.ready._polled import (
     check_interval,
     check_probe_timeout,
     find_there,
-    port_values,
 )
 
 

@@ -28,6 +28,7 @@ from trio_lifecycle.ready._answers import (
     check_body,
     check_expect,
 )
+from trio_lifecycle.ready._filled import port_values
 from trio_lifecycle.ready._http_places import http_places
 from trio_lifecycle.ready._options import (
     Headers,
@@ -45,7 +46,6 @@ from trio_lifecycle.ready._polled import (
     Reply,
     check_interval,
     check_probe_timeout,
-    port_values,
 )
 from trio_lifecycle.ready._statuses import Statuses, read_statuses, show_statuses
 from trio_lifecycle.ready._unix_place import check_socket_path, socket_path

@@ -13,6 +13,7 @@ import trio
 from attrs import field, frozen
 
 from trio_lifecycle._errors import ConfigError, ReadyError
+from trio_lifecycle._listen_socket import LONGEST_SOCKET_PATH_BYTES
 from trio_lifecycle._paths import absolute
 from trio_lifecycle._proc import read_stat
 from trio_lifecycle._procfs import uids_of
@@ -22,7 +23,6 @@ from trio_lifecycle._secrets import Secrets
 from trio_lifecycle.abc import ArmedReady, Process, Progress, ReadyMode, Report, Start
 from trio_lifecycle.ready._conversation import LONGEST_MESSAGE_BYTES, Conversation, Message
 from trio_lifecycle.ready._notify_socket import (
-    LONGEST_PATH_BYTES,
     NAME_BYTES,
     Datagram,
     NotifySocket,
@@ -46,7 +46,7 @@ def _directory(value: "str | os.PathLike[str] | None") -> Path | None:
     if not os.fspath(given) or "\0" in os.fspath(given):
         raise ConfigError("path", f"{value!r} can't be the path of a directory")
     directory = absolute("path", os.fspath(given))
-    spare = LONGEST_PATH_BYTES - NAME_BYTES - 1
+    spare = LONGEST_SOCKET_PATH_BYTES - NAME_BYTES - 1
     if len(os.fsencode(directory)) > spare:
         problem = f"{directory} is too long for the address of a socket; at most {spare} bytes are"
         raise ConfigError("path", f"{problem} left for it")

@@ -18,9 +18,6 @@ _CREDENTIALS: Final = struct.Struct("iII")
 # lets go of it when the message is read, which is what the sender of BARRIER=1 waits for.
 _CONTROL_BYTES: Final = socket.CMSG_SPACE(_CREDENTIALS.size)
 
-# What a UNIX address can hold, without the NUL at its end; unix(7).
-LONGEST_PATH_BYTES: Final = 107
-
 # In a directory; the random digits are twice as many.
 _NAME: Final = "notify-"
 _RANDOM_BYTES: Final = 8

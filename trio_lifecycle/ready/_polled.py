@@ -7,7 +7,6 @@ from typing import Final, NamedTuple, Protocol
 import trio
 
 from trio_lifecycle._errors import ForeignDaemonError, ReadyError
-from trio_lifecycle._markers import FREE_PORT, Marker
 from trio_lifecycle._polling import FRACTION_OF_ELAPSED, next_interval
 from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle.abc import Answer, ArmedReady, Process, Report, Sighting, Start, Verdict
@@ -31,11 +30,6 @@ def check_interval(value: float) -> float:
 def check_probe_timeout(value: float) -> float:
     """Return a mode's ``probe_timeout``."""
     return check_seconds("probe_timeout", value)
-
-
-def port_values(start: Start) -> dict[Marker, str]:
-    """Give what FREE_PORT stands for in a spawn."""
-    return {} if start.port is None else {FREE_PORT: str(start.port)}
 
 
 class Outcome(Enum):

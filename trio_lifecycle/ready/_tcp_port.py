@@ -9,6 +9,7 @@ from trio_lifecycle._markers import FREE_PORT, Marker, fill, show
 from trio_lifecycle._urls import addresses, check_host, loopback_addresses
 from trio_lifecycle.abc import Prober, ReadyMode, Report, Sighting, Start
 from trio_lifecycle.ready._connect_place import ConnectPlace
+from trio_lifecycle.ready._filled import port_values
 from trio_lifecycle.ready._polled import (
     DEFAULT_INTERVAL_S,
     DEFAULT_PROBE_TIMEOUT_S,
@@ -16,7 +17,6 @@ from trio_lifecycle.ready._polled import (
     check_interval,
     check_probe_timeout,
     find_there,
-    port_values,
     whose_listener,
 )
 

@@ -2,17 +2,14 @@
 
 import os
 from collections.abc import Awaitable, Callable
-from pathlib import Path
-from typing import Final
 
 from trio_lifecycle._errors import ConfigError
-from trio_lifecycle._markers import fill, show
+from trio_lifecycle._listen_socket import LONGEST_SOCKET_PATH_BYTES
+from trio_lifecycle._markers import show
 from trio_lifecycle._texts import check_path, with_sample_port
 from trio_lifecycle.abc import Prober, Process, Start, Verdict
-from trio_lifecycle.ready._polled import port_values, whose_listener
-
-# unix(7): sun_path has 108 bytes, with a NUL at the end.
-LONGEST_PATH_BYTES: Final = 107
+from trio_lifecycle.ready._filled import file_path
+from trio_lifecycle.ready._polled import whose_listener
 
 
 def check_socket_path(field: str, value: object) -> str:
@@ -28,11 +25,11 @@ def check_socket_path(field: str, value: object) -> str:
 
 def _check_length(field: str, path: str, shown: str) -> None:
     size = len(os.fsencode(path))
-    if size > LONGEST_PATH_BYTES:
+    if size > LONGEST_SOCKET_PATH_BYTES:
         raise ConfigError(
             field,
-            f"{shown!r} has {size} bytes, and the path of a UNIX socket {LONGEST_PATH_BYTES} at "
-            "most; choose a shorter directory",
+            f"{shown!r} has {size} bytes, and the path of a UNIX socket "
+            f"{LONGEST_SOCKET_PATH_BYTES} at most; choose a shorter directory",
         )
 
 
@@ -45,12 +42,6 @@ def socket_path(field: str, path: str, start: Start) -> str:
     found = file_path(path, start)
     _check_length(field, found, found)
     return found
-
-
-def file_path(path: str, start: Start) -> str:
-    """Give the path of a file in one spawn: from the daemon's directory on."""
-    filled = fill(path, port_values(start))
-    return filled if start.working_dir is None else str(Path(start.working_dir, filled))
 
 
 async def whose_socket(

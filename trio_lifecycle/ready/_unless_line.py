@@ -6,8 +6,8 @@ import trio
 from attrs import field, frozen
 
 from trio_lifecycle._armed_contract import ArmedThrough
-from trio_lifecycle._errors import ConfigError, ReadyError
-from trio_lifecycle._ready_contract import ModeThrough
+from trio_lifecycle._errors import ReadyError
+from trio_lifecycle._ready_contract import ModeThrough, check_mode
 from trio_lifecycle.abc import ArmedReady, Hearing, Process, ReadyMode, Report, Start
 from trio_lifecycle.ready._compose import at_once
 from trio_lifecycle.ready._log_line import (
@@ -19,12 +19,6 @@ from trio_lifecycle.ready._log_line import (
     show_pattern,
     text_of,
 )
-
-
-def _mode(value: ReadyMode) -> ReadyMode:
-    if not isinstance(value, ReadyMode):
-        raise ConfigError("mode", f"must be a ready mode such as TCPPort(8080), not {value!r}")
-    return value
 
 
 def _fatal(value: Pattern) -> Pattern:
@@ -46,7 +40,7 @@ class UnlessLine(ModeThrough):
             daemon that only complained.
     """
 
-    mode: ReadyMode = field(converter=_mode)
+    mode: ReadyMode = field(converter=check_mode)
     fatal: Pattern = field(converter=_fatal, repr=show_pattern)
 
     @property
