@@ -417,6 +417,7 @@ def failed(problem: str) -> ReadyError:
     return ReadyError("simulated", problem)
 
 
+@pytest.mark.fault(19)
 @in_simulated_time
 async def test_when_all_were_strangers_that_is_said() -> None:
     other = ForeignDaemonError("simulated", "127.0.0.1:81", FOREIGN.owner)

@@ -53,6 +53,7 @@ async def look(**changes: Any) -> bytes:
     return written
 
 
+@pytest.mark.fault(11)
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_daemon_has_what_it_was_given_at_its_numbers_and_nothing_else(
     tmp_path: Path, way: str

@@ -62,6 +62,7 @@ async def test_another_address_is_another_port() -> None:
         assert f"process {os.getpid()}" in await said_by(FreePort(port, "0.0.0.0"))
 
 
+@pytest.mark.fault(13)
 async def test_a_port_of_another_process_says_which(start: Start) -> None:
     code = (
         "import socket, sys; s = socket.create_server(('127.0.0.1', 0)); "
@@ -164,6 +165,7 @@ async def test_any_http_status_is_an_answer(host: str, status: bytes) -> None:
         await Reachable(f"http://{host}:{listener.socket.getsockname()[1]}/")()
 
 
+@pytest.mark.fault(20)
 async def test_no_proxy_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening() as proxy:
         monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy}")

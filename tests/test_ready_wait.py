@@ -140,6 +140,7 @@ async def test_without_a_limit_of_its_own_the_time_grows_tenfold_at_most() -> No
     assert 300.0 == caught.value.waited_s
 
 
+@pytest.mark.fault(16)
 @in_simulated_time
 async def test_a_silent_daemon_is_stopped_long_before_its_time() -> None:
     with pytest.raises(StallTimeoutError, match=r"no sign of life for 2\.00 s") as caught:
@@ -170,6 +171,7 @@ async def test_a_word_on_its_progress_is_a_sign_of_life_also_when_it_is_no_news(
     assert (20.0, ["loading"]) == (took, said(events))
 
 
+@pytest.mark.fault(15)
 @in_simulated_time
 async def test_a_daemon_that_dies_while_it_is_silent_has_died() -> None:
     dying = SimulatedDaemon(dies_after=1.0)

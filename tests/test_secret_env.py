@@ -41,6 +41,8 @@ from trio_lifecycle._states import State
 from trio_lifecycle.abc import ArmedReady, Process, ReadyMode, Report, Start
 from trio_lifecycle.testing import SimulatedDaemon, SimulatedSpawner
 
+pytestmark = pytest.mark.fault(96)
+
 SECRET = "hunter2-and-more"
 SECRET_ENV = {"TOKEN": SECRET}
 

@@ -16,6 +16,8 @@ from trio_lifecycle._errors import (
 from trio_lifecycle._markers import FREE_PORT
 from trio_lifecycle._secrets import BLOT, SHORTEST_SECRET, Secrets, TextBlotter
 
+pytestmark = pytest.mark.fault(96)
+
 # Few different letters, so that secrets overlap, repeat themselves and are nearly met.
 LETTERS = st.text("ab", min_size=1, max_size=6)
 TEXT = st.text("abc", max_size=40)

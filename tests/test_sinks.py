@@ -352,6 +352,7 @@ def files_up_to(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.fault(34)
 @pytest.mark.parametrize(
     "settings",
     [{}, {"rotate": Rotate(1000)}, {"prefix": "> "}, {"prefix": "> ", "rotate": Rotate(1000)}],
@@ -432,6 +433,7 @@ async def test_what_only_an_owner_can_do_to_output_is_refused_to_a_daemon_withou
         assert "guarded" == daemon.guarantee
 
 
+@pytest.mark.fault(35)
 async def test_a_flood_into_files_that_rotate_is_conserved(tmp_path: Path) -> None:
     path = tmp_path / "q.log"
     flood = """import sys, time
