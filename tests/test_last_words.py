@@ -40,6 +40,7 @@ async def test_one_whose_last_word_is_that_it_is_ready_has_died(word: str, tmp_p
             config, observer=lambda event: kinds.append(event.kind)
         ).running():
             await trio.sleep_forever()
+    assert isinstance(caught.value, (DiedBeforeReadyError, DaemonDiedError))
     assert 3 == caught.value.exit_status
     # Whoever was told that it is ready was told so before it was known to be dead.
     assert "ready" not in kinds[kinds.index("died") :]

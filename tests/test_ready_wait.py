@@ -157,6 +157,14 @@ async def test_output_is_a_sign_of_life() -> None:
     assert "step 7" in caught.value.output_tail
 
 
+@pytest.mark.parametrize("gap", [0.05, 0.9, 1.8, 1.9, 1.99])
+@in_simulated_time
+async def test_one_that_is_never_silent_for_that_long_is_waited_for(gap: float) -> None:
+    chatty = SimulatedDaemon(says=[(step * gap, "x") for step in range(1, int(20 / gap) + 1)])
+    took, _ = await enter(Told(20.0), chatty, ready_timeout=30.0, stall_timeout=2.0)
+    assert 20.0 == took
+
+
 @in_simulated_time
 async def test_output_at_the_last_moment_is_a_sign_of_life() -> None:
     chatty = SimulatedDaemon(says=[(step * 1.95, f"step {step}") for step in range(1, 10)])
