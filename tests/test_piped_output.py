@@ -197,6 +197,17 @@ async def test_a_callable_gets_whole_lines_and_the_unfinished_last_one(pipe: Mak
     assert (["a", "b"], b"") == (got, made.output.tail())
 
 
+async def test_what_a_hearing_takes_out_of_the_pipe_is_a_sign_of_life(pipe: MakePipe) -> None:
+    made, heard = pipe(), list[str]()
+    hearing = made.output.hear_lines(NOBODY, heard.extend)
+    hearing.look()
+    moments = [made.output.heard_at]
+    made.write(b"loading\n")
+    hearing.look()
+    moments.append(made.output.heard_at)
+    assert (["loading"], [True, False]) == (heard, [moment is None for moment in moments])
+
+
 async def test_a_reader_that_comes_in_the_middle_of_a_line_gets_it_whole(pipe: MakePipe) -> None:
     made = pipe()
     made.write(b"unseen\nbeg")

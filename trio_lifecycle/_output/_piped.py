@@ -76,10 +76,19 @@ class PipedOutput:
 
         Its end is not waited for: a process outside the tree may hold it.
         """
+        self._take_all()
+
+    def _take_all(self) -> int:
         room = _MOST_TAKEN_BYTES
         while self._fd >= 0 and room > 0 and (chunk := self._read()):
             self._take(chunk)
             room -= len(chunk)
+        return _MOST_TAKEN_BYTES - room
+
+    def _look(self) -> None:
+        if self._take_all():
+            # A ready mode may look before the task that empties the pipe has its turn.
+            self.heard_at = trio.current_time()
 
     def tail(self) -> bytes:
         """Give the end of the output so far."""
@@ -91,7 +100,7 @@ class PipedOutput:
 
     def hear_lines(self, process: Process, hear: Callable[[list[str]], None]) -> Hearing:
         """Have every line heard that comes from now on."""
-        return self._heard.hear(hear, self.take_rest)
+        return self._heard.hear(hear, self._look)
 
     def close(self) -> None:
         """Let go of the pipe and of what was opened. Calling it again is fine."""
