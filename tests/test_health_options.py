@@ -241,6 +241,11 @@ def test_only_where_it_is_asked_makes_another_daemon() -> None:
     assert fingerprint() != fingerprint(unix_socket="/x")
 
 
+def test_statuses_that_are_all_fatal_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^fatal_statuses: holds all statuses"):
+        HealthCheck(URL, statuses=204, fatal_statuses=range(200, 300))
+
+
 @in_simulated_time
 async def test_it_keeps_the_contract_with_all_its_options() -> None:
     await check_ready_mode(HealthCheck(URL, headers=SECRET, body="up", success_threshold=2))

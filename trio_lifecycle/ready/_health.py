@@ -155,6 +155,8 @@ class HealthCheck(ReadyMode):
             raise ConfigError("tls", "has no meaning where the URL does not begin with https://")
         if self.body is not None and self.method == "HEAD":
             raise ConfigError("body", "can't be looked at: the answer to HEAD has none")
+        if self.statuses <= self.fatal_statuses:
+            raise ConfigError("fatal_statuses", "holds all statuses: it would never be ready")
 
     def __repr__(self) -> str:
         parts = [f"{show(self.url)!r}", f"interval={self.interval}"]
