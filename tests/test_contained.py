@@ -13,11 +13,13 @@ from tests.support import (
     Heard,
     app,
     lives,
+    python_daemon,
     run_app,
     shell_daemon,
     wait_until_gone,
 )
 from trio_lifecycle import (
+    FREE_PORT,
     ConfigError,
     DaemonLifecycle,
     Event,
@@ -26,6 +28,7 @@ from trio_lifecycle import (
     Output,
     ReaperLostError,
     StopLadder,
+    TCPPort,
 )
 from trio_lifecycle.spawner import _guarded
 from trio_lifecycle.spawner._cgroup import CgroupUnavailable, find_parent
@@ -55,6 +58,33 @@ ESCAPES = (
 def groups_of(instance_id: str) -> list[Path]:
     """The control groups of an instance."""
     return list(find_parent().glob(f"trio-lifecycle-{instance_id}"))
+
+
+# Its server is a child of nobody, in a session of its own, and bears no mark of ours.
+SERVES_FROM_FAR = """
+import os, socket, sys, time
+server = socket.socket()
+server.bind(("127.0.0.1", int(sys.argv[1])))
+os.set_inheritable(server.fileno(), True)
+code = "import socket; server = socket.socket(fileno=%d)" % server.fileno()
+code += "; server.listen()" + "; print(server.accept())" * 100
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.execve(sys.executable, ["python", "-I", "-S", "-c", code], {})
+    os._exit(0)
+os.wait()
+server.close()
+time.sleep(1000)
+"""
+
+
+@needs_groups
+async def test_who_is_in_its_control_group_is_of_the_daemon_whatever_he_has_left() -> None:
+    config = python_daemon(SERVES_FROM_FAR, FREE_PORT, ready_mode=TCPPort(FREE_PORT))
+    lifecycle = DaemonLifecycle(config, spawner=LocalSpawner(guarantee="contained"))
+    async with lifecycle.running() as daemon:
+        assert "running" == await daemon.check()
 
 
 @needs_groups

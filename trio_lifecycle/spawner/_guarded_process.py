@@ -16,6 +16,7 @@ from trio_lifecycle._proc import (
     all_stats,
     command_line,
     has_variable,
+    read_stat,
     signal_process,
     tree_of,
 )
@@ -161,7 +162,7 @@ class GuardedProcess(SpawnedProcess):
             self._identify()
         stats = all_stats()
         found = {} if self._stat is None else {s.pid: s for s in tree_of(self._stat, stats)}
-        in_group = set() if self._cgroup is None else set(self._cgroup.pids())
+        in_group = self._members()
         for stat in stats.values():
             if stat.dead:
                 if stat.ppid == os.getpid() and stat.is_led_by(self._pid):
@@ -173,6 +174,20 @@ class GuardedProcess(SpawnedProcess):
             ):
                 found[stat.pid] = stat
         return list(found.values())
+
+    def _members(self) -> set[int]:
+        """List who is in its control group, whatever else he has left behind; nobody without."""
+        return set() if self._cgroup is None else set(self._cgroup.pids())
+
+    def _living(self) -> list[Stat]:
+        """Find the tree, and who is in its control group."""
+        found = {stat.pid: stat for stat in super()._living()}
+        members = self._members().difference(found)
+        return [*found.values(), *filter(None, map(read_stat, members))]
+
+    async def contains(self, pid: int) -> bool | None:
+        """Look at the parents, the session and the group, and in its control group."""
+        return await super().contains(pid) or pid in self._members()
 
     async def wait_gone(self) -> None:
         """Wait for the reaper's word, or else for one process after the other."""

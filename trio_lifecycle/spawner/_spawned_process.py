@@ -41,7 +41,7 @@ class SpawnedProcess(Process):
         self._gate: Gate | None = None
         self._stat: Stat | None = None
         self._identity: Identity | None = None
-        self._listening = Listening(lambda: tree_of(pid, all_stats()), instance_id)
+        self._listening = Listening(self._living, instance_id)
 
     @property
     def pid(self) -> int:
@@ -109,6 +109,10 @@ class SpawnedProcess(Process):
     @abstractmethod
     def _rest(self) -> list[Stat]:
         """Find what is left of the tree, as this program sees it by itself."""
+
+    def _living(self) -> list[Stat]:
+        """Find the processes that can be seen to be of its tree, while its main process lives."""
+        return tree_of(self._pid, all_stats())
 
     async def contains(self, pid: int) -> bool | None:
         """Look at the parents, the session and the group."""
