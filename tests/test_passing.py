@@ -15,18 +15,21 @@ import trio
 from attrs import field, frozen
 
 from tests.passing import ACCEPTING, ArmedEarly, Client, Early, accepting
-from tests.support import PATIENCE_S, free_port, wait_until_gone
+from tests.support import PATIENCE_S, free_port, shell_daemon, wait_until_gone
 from trio_lifecycle import (
     FREE_PORT,
+    AllOf,
     ConfigError,
     DaemonHandle,
     DaemonLifecycle,
     DaemonNursery,
     DiedBeforeReadyError,
+    Exec,
     HealthCheck,
     LifecycleConfig,
     ListenSocket,
     LocalSpawner,
+    LogLine,
     SpawnError,
     open_daemon_nursery,
 )
@@ -102,6 +105,11 @@ async def test_sockets_of_this_program_itself_are_not_taken_for_the_daemons(
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     async with DaemonLifecycle(accepting()).running() as daemon:
         assert "1" == told(daemon)[1]["LISTEN_FDS"]
+    code = "env | grep LISTEN_ || echo nothing; exec sleep 1000"
+    probe = Exec(["/bin/sh", "-c", "! env | grep LISTEN_"])
+    config = shell_daemon(code, ready_mode=AllOf(LogLine("^nothing"), probe))
+    async with DaemonLifecycle(config).running() as other:
+        assert "nothing\n" == other.output_tail
 
 
 # --- real servers ---------------------------------------------------------------------------------

@@ -27,7 +27,11 @@ WATCHDOG_VARIABLE: Final = "WATCHDOG_USEC"
 
 # What whoever started this program has told this program alone. A daemon that took it for its own
 # would speak in our name.
-NOT_INHERITED: Final = (CALLBACK_VARIABLE, NOTIFY_VARIABLE, WATCHDOG_VARIABLE, "WATCHDOG_PID")
+NOT_INHERITED: Final = (
+    *(CALLBACK_VARIABLE, NOTIFY_VARIABLE, WATCHDOG_VARIABLE, "WATCHDOG_PID"),
+    # Of sockets that it was passed, sd_listen_fds(3): nobody inherits those.
+    *("LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "LISTEN_PIDFDID"),
+)
 
 # Below are the standard streams. One message to the reaper carries 253 (SCM_MAX_FD), which leaves
 # room for those and its own.
