@@ -19,7 +19,9 @@ from trio_lifecycle import (
     ConfigError,
     DaemonLifecycle,
     DiskSpace,
+    Event,
     Executable,
+    Failed,
     FileExists,
     FreeMemory,
     FreePort,
@@ -215,6 +217,16 @@ async def test_nothing_is_spawned_when_a_check_takes_too_long() -> None:
     with pytest.raises(PreflightError, match="took longer"):
         await simulated.lifecycle(preflight=[Bounded()]).run()
     assert 0 == simulated.spawned
+
+
+@in_simulated_time
+async def test_the_event_of_a_start_that_failed_says_what_was_found() -> None:
+    events: list[Event] = []
+    lifecycle = SimulatedDaemon().lifecycle(preflight=[fails, fails], observer=events.append)
+    with pytest.raises(PreflightError):
+        await lifecycle.run()
+    assert isinstance(events[-1], Failed)
+    assert events[-1].reason.endswith("preflight failed: the disk is full; the disk is full")
 
 
 @in_simulated_time

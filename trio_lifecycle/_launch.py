@@ -33,6 +33,7 @@ from trio_lifecycle._recovery import Recovery
 from trio_lifecycle._search import Adoptee, Collaborators, Search
 from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._states import State
+from trio_lifecycle._status import first_sentence
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle._taken_port import tells_of_taken_port
 from trio_lifecycle.abc import ArmedReady, Process, Report, SpawnRequest
@@ -125,7 +126,7 @@ class Launch:
         # A StopError leaves the state at "stopping": the process is still there.
         if self.diary.state in (State.LOOKING, State.PREPARING, State.STOPPED):
             expected = isinstance(error, LifecycleError)
-            reason = str(error).partition("\n")[0] if expected else "the start was given up"
+            reason = first_sentence(str(error)) if expected else "the start was given up"
             self.diary.note(Failed, error=type(error).__name__, reason=reason)
 
     @property

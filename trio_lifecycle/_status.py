@@ -41,6 +41,13 @@ def quote_output(output_tail: str) -> str:
     return "\nIts last output:\n" + "\n".join(f"  | {line}" for line in lines)
 
 
+def first_sentence(message: str) -> str:
+    """Give the first line of a message, and with it what it says in a list below."""
+    first, *rest = message.split("\n")
+    items = [line.strip() for line in rest if line.startswith("  ")]
+    return f"{first} {'; '.join(items)}" if first.endswith(":") else first
+
+
 def quote(text: str) -> str:
     """Write what a daemon said for people: control characters to be seen, the end of much cut off.
 
