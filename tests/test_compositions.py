@@ -23,6 +23,7 @@ from trio_lifecycle import (
     LogLine,
     Manual,
     NewlineOnFD,
+    Notify,
     ReadyError,
     ReadyTimeoutError,
     Said,
@@ -460,6 +461,24 @@ async def test_asking_any_of_survives_a_failure_unless_all_fail() -> None:
     await trio.sleep(1.0)
     with pytest.raises(ReadyError, match="all of 2 have failed"):
         await at_work.ask(process)
+
+
+@in_simulated_time
+async def test_any_of_modes_that_can_not_be_had_here_uses_the_others() -> None:
+    nowhere = "/no/such/directory"
+    simulated = SimulatedDaemon(says=[(2.0, "up")])
+    mode = AnyOf(Notify(path=nowhere), LogLine("up"))
+    async with simulated.lifecycle(ready_mode=mode).running() as daemon:
+        assert 2.0 == daemon.ready_after_s
+        assert "running" == await daemon.check()
+    mode = AnyOf(Notify(path=nowhere), LogLine("other"))
+    with pytest.raises(ReadyTimeoutError, match=rf"{nowhere}: .*; its last line was 'up'"):
+        async with simulated.lifecycle(ready_mode=mode).running():
+            pass
+    with pytest.raises(ReadyError, match=rf"can't be made in {nowhere}"):
+        async with simulated.lifecycle(ready_mode=AnyOf(Notify(path=nowhere))).running():
+            pass
+    assert 2 == simulated.spawned
 
 
 @in_simulated_time

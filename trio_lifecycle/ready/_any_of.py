@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+import trio
 from attrs import frozen
 
 from trio_lifecycle._errors import ForeignDaemonError, ReadyError
-from trio_lifecycle.abc import ArmedReady, Prober, Process, Report, Sighting, Start
+from trio_lifecycle.abc import ArmedReady, Prober, Process, ReadyMode, Report, Sighting, Start
 from trio_lifecycle.ready._compose import ArmedComposition, Composition, at_once
 
 # What a mode says that can't become ready any more.
@@ -18,8 +19,9 @@ Failure = ReadyError | ForeignDaemonError
 class AnyOf(Composition):
     """Ready when one of the modes says so: ``AnyOf(Notify(), LogLine("listening"))``.
 
-    All wait at once, and the report is that of the first to be ready. One that fails for good is
-    survived by the others; when all have failed so, the error has each one's reason.
+    All wait at once, and the report is that of the first to be ready. One that fails for good, or
+    that this system does not have, is survived by the others; when all have failed so, the error
+    has each one's reason.
 
     For a daemon that says it in one way or another, by its version or configuration. Whether it is
     up is asked of all from then on, and one that says so will do.
@@ -34,6 +36,25 @@ class AnyOf(Composition):
     def shortest_wait_s(self) -> float:
         """The shortest of all modes."""
         return min(mode.shortest_wait_s for mode in self.modes)
+
+    async def arm(self, start: Start) -> ArmedComposition:
+        """Get all modes ready; one that can't be has failed, and is survived.
+
+        Raises:
+            ConfigError: Two modes give different values to the same thing of the daemon.
+            ReadyError: No mode can be got ready.
+        """
+        together = await super().arm(start)
+        failed = [one.error for one in together.armed if isinstance(one, _Unarmed)]
+        if len(failed) == len(together.armed):
+            raise _summary(start.name, dict(enumerate(failed)))
+        return together
+
+    async def _arm_one(self, mode: ReadyMode, start: Start) -> ArmedReady:
+        try:
+            return await super()._arm_one(mode, start)
+        except ReadyError as error:
+            return _Unarmed(error)
 
     def _together(self, name: str, armed: Sequence[ArmedReady]) -> "ArmedAnyOf":
         return ArmedAnyOf(name, armed)
@@ -117,6 +138,27 @@ class ArmedAnyOf(ArmedComposition):
         if len(failures) == len(self.armed):
             raise _summary(self._name, failures)
         return reports[min(reports)] if reports else None
+
+
+class _Unarmed(ArmedReady):
+    """A mode that could not be got ready, as Notify where there is no Linux."""
+
+    def __init__(self, error: ReadyError) -> None:
+        self.error: Final = error
+
+    @property
+    def last_seen(self) -> str:
+        """Why not."""
+        return self.error.problem
+
+    async def wait(self, process: Process) -> Report:
+        """Fail."""
+        await trio.lowlevel.checkpoint()
+        raise ReadyError(self.error.daemon, self.error.problem)
+
+    async def ask(self, process: Process) -> Report | None:
+        """Fail."""
+        return await self.wait(process)
 
 
 def _summary(name: str, by_number: Mapping[int, Failure]) -> Failure:

@@ -84,7 +84,7 @@ class Composition(ReadyMode):
         armed: list[ArmedReady] = []
         try:
             for mode in self.modes:
-                armed.append(await mode.arm(start))  # noqa: PERF401  # those so far are held
+                armed.append(await self._arm_one(mode, start))  # noqa: PERF401  # those so far are held
             return self._together(start.name, armed)
         except BaseException:
             # Shielded: a socket that stays open after a cancelled start is a leak. Bounded, because
@@ -92,6 +92,10 @@ class Composition(ReadyMode):
             with trio.move_on_after(_DISARM_PATIENCE_S, shield=True):
                 await _give_up(armed)
             raise
+
+    async def _arm_one(self, mode: ReadyMode, start: Start) -> ArmedReady:
+        """Get one of the modes ready."""
+        return await mode.arm(start)
 
     async def arm_again(self, start: Start) -> "ArmedComposition | None":
         """Ask by those that can be asked again; None where there is none."""
