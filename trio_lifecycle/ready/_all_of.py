@@ -8,7 +8,7 @@ import trio
 from attrs import frozen
 
 from trio_lifecycle._polling import next_interval
-from trio_lifecycle.abc import ArmedReady, Prober, Process, Report, Sighting, Start
+from trio_lifecycle.abc import ArmedReady, Prober, Process, Report, Sighting
 from trio_lifecycle.ready._compose import ArmedComposition, Composition, at_once, merge_reports
 
 # The longest pause before those are waited for again that have failed after their success, where no
@@ -40,11 +40,6 @@ class AllOf(Composition):
 
     def _together(self, name: str, armed: Sequence[ArmedReady]) -> "ArmedAllOf":
         return ArmedAllOf(armed, self.longest_interval_s or _LONGEST_PAUSE_S)
-
-    async def arm_unfinished(self, start: Start) -> ArmedComposition | None:
-        """Ask all; None where one can't be asked: its word may never have come."""
-        again = [await mode.arm_unfinished(start) for mode in self.modes]
-        return None if None in again else self._those_of(start, again)
 
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Look by all modes that can look; it is up only if all of them see it so."""

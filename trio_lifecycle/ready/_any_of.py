@@ -24,7 +24,8 @@ class AnyOf(Composition):
     has each one's reason.
 
     For a daemon that says it in one way or another, by its version or configuration. Whether it is
-    up is asked of all from then on, and one that says so will do.
+    up is asked of all from then on, and one that says so will do; where one of them can't be asked
+    again, being alive must do, for its word may be what counts.
 
     Two modes that need the same of the daemon, such as two ``Callback()``, can't be composed.
 
@@ -59,9 +60,10 @@ class AnyOf(Composition):
     def _together(self, name: str, armed: Sequence[ArmedReady]) -> "ArmedAnyOf":
         return ArmedAnyOf(name, armed)
 
-    async def arm_unfinished(self, start: Start) -> ArmedComposition | None:
-        """Ask by those that can be asked; None where there is none."""
-        return self._those_of(start, [await mode.arm_unfinished(start) for mode in self.modes])
+    async def arm_again(self, start: Start) -> ArmedComposition | None:
+        """Ask all; None where one can't be asked: the word that it has given once may be its."""
+        again = [await mode.arm_again(start) for mode in self.modes]
+        return None if None in again else self._those_of(start, again)
 
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Look by all modes that can look; the first that sees it up counts, if any does."""

@@ -101,6 +101,11 @@ class Composition(ReadyMode):
         """Ask by those that can be asked again; None where there is none."""
         return self._those_of(start, [await mode.arm_again(start) for mode in self.modes])
 
+    async def arm_unfinished(self, start: Start) -> "ArmedComposition | None":
+        """Ask all; None where one can't be asked: its word may be lost."""
+        again = [await mode.arm_unfinished(start) for mode in self.modes]
+        return None if None in again else self._those_of(start, again)
+
     def _those_of(
         self, start: Start, again: Sequence[ArmedReady | None]
     ) -> "ArmedComposition | None":
