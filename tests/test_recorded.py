@@ -39,7 +39,6 @@ from trio_lifecycle import (
 from trio_lifecycle.abc import Answer, ReadyMode
 from trio_lifecycle.testing import SimulatedDaemon, SimulatedSpawner
 
-
 HEALTH = HealthCheck(f"http://127.0.0.1:{FREE_PORT}/", interval=0.1)
 MANY_HEALTHY = evolve(HEALTH, success_threshold=11)
 
