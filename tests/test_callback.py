@@ -376,3 +376,11 @@ async def test_a_real_daemon_reports(args: tuple[str, ...]) -> None:
 def test_importing_the_mode_does_not_import_h11() -> None:
     code = "import sys, trio_lifecycle.ready._callback; sys.exit('h11' in sys.modules)"
     assert 0 == subprocess.run([sys.executable, "-c", code], check=False).returncode
+
+
+async def test_an_answer_is_not_cut_off_within_a_secret() -> None:
+    async with waiting(secrets=("hunter2-and-more",)) as it:
+        for length in range(150, 200, 5):
+            assert 403 == await it.post({"instance_id": "x" * length + "hunter2-and-more"})
+            assert "hunt" not in it.armed.last_seen
+        await it.assert_still_works()

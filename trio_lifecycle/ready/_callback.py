@@ -14,6 +14,7 @@ from trio_lifecycle._markers import CALLBACK_URL, Marker
 from trio_lifecycle._proc import connection_uid, holder_of
 from trio_lifecycle._receiver import CallbackReceiver, Expectation, Peer
 from trio_lifecycle._requests import CALLBACK_VARIABLE
+from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._urls import port_of
 from trio_lifecycle.abc import ArmedReady, Process, ReadyMode, Report, Start
 from trio_lifecycle.ready._callback_server import CallbackServer
@@ -207,7 +208,9 @@ class ArmedCallback(ArmedReady):
             return "the daemon was not spawned"
         instance_id, pid = body.get("instance_id"), body.get("pid")
         if instance_id not in (None, self._start.instance_id):
-            return f"instance_id {instance_id!r} is not this spawn's"
+            # Before it is cut to the length of an answer: half a secret is not found.
+            shown = Secrets(self._start.secrets).blot_out(str(instance_id))
+            return f"instance_id {shown!r} is not this spawn's"
         if pid is not None and await self._process.contains(pid) is False:
             return f"process {pid} does not belong to the daemon"
         if CALLBACK_URL in self._start.in_arguments:
