@@ -11,7 +11,7 @@ from attrs import evolve
 
 from tests.asking import WAITS, arm, listening_at, spawned, start
 from tests.simulated import in_simulated_time
-from tests.support import PATIENCE_S, free_port, python_daemon, wait_until_gone
+from tests.support import PATIENCE_S, Heard, free_port, python_daemon, wait_until_gone
 from trio_lifecycle import (
     CALLBACK_URL,
     FREE_PORT,
@@ -20,6 +20,7 @@ from trio_lifecycle import (
     ForeignDaemonError,
     HealthCheck,
     ListenSocket,
+    Output,
     UnixSocket,
 )
 from trio_lifecycle.abc import Report
@@ -156,8 +157,12 @@ async def test_of_several_who_were_bound_to_a_path_the_one_who_has_its_file_is_f
     left_behind: Path,
 ) -> None:
     # Who has called listen(2) is not who answers: only the socket itself can tell.
-    config = python_daemon(WRAPPED, str(left_behind), ready_mode=UnixSocket(left_behind))
+    heard = Heard()
+    mode = UnixSocket(left_behind)
+    config = python_daemon(WRAPPED, str(left_behind), ready_mode=mode, output=Output(to=heard))
     async with DaemonLifecycle(config).running() as daemon:
+        # Until he is gone he may be taken for the one who answers.
+        await wait_until_gone(await heard.pid("listening"))
         async with DaemonLifecycle(config).running() as found:
             assert ("adopted", "running") == (found.origin, await found.check())
         assert "running" == await daemon.check()
