@@ -11,6 +11,7 @@ from tests.planned import ALWAYS, NEVER, Planned
 from tests.simulated import in_simulated_time
 from tests.support import shell_daemon
 from trio_lifecycle import (
+    FREE_PORT,
     AllOf,
     AnyOf,
     Callback,
@@ -507,3 +508,15 @@ async def test_what_a_program_has_not_said_is_named() -> None:
     with pytest.raises(ReadyTimeoutError, match=r"none of 2 was ready: .* descriptor 3; it wrote"):
         async with DaemonLifecycle(config).running():
             raise AssertionError("entered")
+
+
+@in_simulated_time
+async def test_a_failure_of_one_that_was_ready_first_ends_the_wait_for_the_others() -> None:
+    simulated = SimulatedDaemon(ready_after=50.0, says=[(1.0, "up"), (2.0, "FATAL: no disk")])
+    health = HealthCheck(f"http://127.0.0.1:{FREE_PORT}/")
+    lifecycle = simulated.lifecycle(ready_mode=AllOf(health, LogLine("up", fatal="FATAL")))
+    began = trio.current_time()
+    with pytest.raises(ReadyError, match="FATAL: no disk"):
+        async with lifecycle.running():
+            pass
+    assert 2.0 <= trio.current_time() - began <= 2.1

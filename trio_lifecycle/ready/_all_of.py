@@ -8,12 +8,15 @@ import trio
 from attrs import frozen
 
 from trio_lifecycle._polling import next_interval
-from trio_lifecycle.abc import ArmedReady, Prober, Process, Report, Sighting
+from trio_lifecycle.abc import ArmedReady, Prober, Process, ReadyMode, Report, Sighting
 from trio_lifecycle.ready._compose import ArmedComposition, Composition, at_once, merge_reports
 
 # The longest pause before those are waited for again that have failed after their success, where no
 # mode has an interval.
 _LONGEST_PAUSE_S: Final = 0.1
+
+# How late it may be noticed that a daemon takes back what it said to one of several modes.
+_LOOK_INTERVAL_S: Final = 0.1
 
 
 @frozen(init=False, repr=False)
@@ -39,7 +42,10 @@ class AllOf(Composition):
         return max(mode.shortest_wait_s for mode in self.modes)
 
     def _together(self, name: str, armed: Sequence[ArmedReady]) -> "ArmedAllOf":
-        return ArmedAllOf(armed, self.longest_interval_s or _LONGEST_PAUSE_S)
+        # Where only some can be asked again, nobody waits.
+        pairs = zip(armed, self.modes, strict=False)
+        heard = [one for one, mode in pairs if _is_heard(mode)]
+        return ArmedAllOf(armed, heard, self.longest_interval_s or _LONGEST_PAUSE_S)
 
     async def find_running(self, prober: Prober) -> Sighting | None:
         """Look by all modes that can look; it is up only if all of them see it so."""
@@ -65,6 +71,10 @@ class AllOf(Composition):
         )
 
 
+def _is_heard(mode: ReadyMode) -> bool:
+    return mode.longest_interval_s == 0
+
+
 def _first_opinion(seen: Sequence[Sighting]) -> bool | None:
     return next((sighting.accepted for sighting in seen if sighting.accepted is not False), False)
 
@@ -75,10 +85,20 @@ def _places_of(sighting: Sighting, first: Sighting) -> tuple[Sighting, ...]:
 
 
 class ArmedAllOf(ArmedComposition):
-    """Several modes of one spawn, of which each must be ready."""
+    """Several modes of one spawn, of which each must be ready.
 
-    def __init__(self, armed: Sequence[ArmedReady], longest_pause_s: float) -> None:
+    Args:
+        armed: The modes at work.
+        heard: Those of them whose daemon speaks by itself: it may say at any moment that it has
+            failed, also to one that was ready already.
+        longest_pause_s: The longest pause before one is waited for again.
+    """
+
+    def __init__(
+        self, armed: Sequence[ArmedReady], heard: Collection[ArmedReady], longest_pause_s: float
+    ) -> None:
         super().__init__(armed)
+        self._heard = heard
         self._longest_pause_s = longest_pause_s
         self._reports: dict[int, Report] = {}
 
@@ -112,14 +132,25 @@ class ArmedAllOf(ArmedComposition):
     async def _wait_for(self, numbers: Collection[int], process: Process) -> int:
         """Wait for some of them; say which was the last."""
         last = 0
+        left = set(numbers)
 
-        async def wait(number: int) -> None:
+        async def wait(number: int) -> bool:
             nonlocal last
             self._reports[number] = await self.armed[number].wait(process)
             last = number
+            left.discard(number)
+            return not left
 
-        await at_once([partial(wait, number) for number in numbers])
+        waits = [partial(wait, number) for number in numbers]
+        await at_once([*waits, partial(self._listen, process)])
         return last
+
+    async def _listen(self, process: Process) -> None:
+        """Hear of failures from those that were ready before the others."""
+        while True:
+            await trio.sleep(_LOOK_INTERVAL_S)
+            for one in self._heard:
+                await one.ask(process)
 
     async def _look_at(self, numbers: Collection[int], process: Process) -> None:
         async def ask(number: int) -> None:
