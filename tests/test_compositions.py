@@ -9,7 +9,7 @@ import trio
 
 from tests.planned import ALWAYS, NEVER, Planned
 from tests.simulated import in_simulated_time
-from tests.support import shell_daemon
+from tests.support import python_daemon, shell_daemon
 from trio_lifecycle import (
     FREE_PORT,
     AllOf,
@@ -520,3 +520,18 @@ async def test_a_failure_of_one_that_was_ready_first_ends_the_wait_for_the_other
         async with lifecycle.running():
             pass
     assert 2.0 <= trio.current_time() - began <= 2.1
+
+
+async def test_modes_that_wait_in_vain_for_a_while_are_not_asked_meanwhile() -> None:
+    # A callback can't be waited for twice at a time; the line comes first, and is asked for again.
+    code = """
+import os, time, urllib.request
+print("up", flush=True)
+time.sleep(0.35)
+url = os.environ["TRIO_LIFECYCLE_CALLBACK_URL"]
+urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, b"{}")
+time.sleep(1000)
+"""
+    mode = AllOf(LogLine("up"), Callback())
+    async with DaemonLifecycle(python_daemon(code, ready_mode=mode)).running() as daemon:
+        assert daemon.ready_after_s >= 0.35

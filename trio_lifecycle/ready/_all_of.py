@@ -8,7 +8,7 @@ import trio
 from attrs import frozen
 
 from trio_lifecycle._polling import next_interval
-from trio_lifecycle.abc import ArmedReady, Prober, Process, ReadyMode, Report, Sighting
+from trio_lifecycle.abc import ArmedReady, Prober, Process, Report, Sighting
 from trio_lifecycle.ready._compose import ArmedComposition, Composition, at_once, merge_reports
 
 # The longest pause before those are waited for again that have failed after their success, where no
@@ -43,8 +43,7 @@ class AllOf(Composition):
 
     def _together(self, name: str, armed: Sequence[ArmedReady]) -> "ArmedAllOf":
         # Where only some can be asked again, nobody waits.
-        pairs = zip(armed, self.modes, strict=False)
-        heard = [one for one, mode in pairs if _is_heard(mode)]
+        heard = [n for n, mode in enumerate(self.modes) if mode.longest_interval_s == 0]
         return ArmedAllOf(armed, heard, self.longest_interval_s or _LONGEST_PAUSE_S)
 
     async def find_running(self, prober: Prober) -> Sighting | None:
@@ -71,10 +70,6 @@ class AllOf(Composition):
         )
 
 
-def _is_heard(mode: ReadyMode) -> bool:
-    return mode.longest_interval_s == 0
-
-
 def _first_opinion(seen: Sequence[Sighting]) -> bool | None:
     return next((sighting.accepted for sighting in seen if sighting.accepted is not False), False)
 
@@ -89,13 +84,13 @@ class ArmedAllOf(ArmedComposition):
 
     Args:
         armed: The modes at work.
-        heard: Those of them whose daemon speaks by itself: it may say at any moment that it has
-            failed, also to one that was ready already.
+        heard: The numbers of those whose daemon speaks by itself: it may say at any moment that it
+            has failed, also to one that was ready already.
         longest_pause_s: The longest pause before one is waited for again.
     """
 
     def __init__(
-        self, armed: Sequence[ArmedReady], heard: Collection[ArmedReady], longest_pause_s: float
+        self, armed: Sequence[ArmedReady], heard: Collection[int], longest_pause_s: float
     ) -> None:
         super().__init__(armed)
         self._heard = heard
@@ -142,15 +137,17 @@ class ArmedAllOf(ArmedComposition):
             return not left
 
         waits = [partial(wait, number) for number in numbers]
-        await at_once([*waits, partial(self._listen, process)])
+        await at_once([*waits, partial(self._listen, process, left)])
         return last
 
-    async def _listen(self, process: Process) -> None:
+    async def _listen(self, process: Process, awaited: Collection[int]) -> None:
         """Hear of failures from those that were ready before the others."""
         while True:
             await trio.sleep(_LOOK_INTERVAL_S)
-            for one in self._heard:
-                await one.ask(process)
+            for number in self._heard:
+                # One that is waited for can't be asked at the same time.
+                if number not in awaited:
+                    await self.armed[number].ask(process)
 
     async def _look_at(self, numbers: Collection[int], process: Process) -> None:
         async def ask(number: int) -> None:
