@@ -192,14 +192,16 @@ def _named(name: str, make: Callable[[str], ReadyMode], text: str) -> ReadyMode:
 
 
 def _tcp(text: str) -> ReadyMode:
-    host, colon, port = text.rpartition(":")
+    # Without a host, as for --listen, it is 127.0.0.1.
+    host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     number = int(port) if port.isascii() and port.isdecimal() else port
-    return TCPPort(number, host) if colon else TCPPort(number)
+    return TCPPort(number, host) if host else TCPPort(number)
 
 
 def _grpc(text: str) -> ReadyMode:
-    return GRPCHealth(text if ":" in text else f"127.0.0.1:{text}")
+    host, _, port = text.rpartition(":")
+    return GRPCHealth(text if host else f"127.0.0.1:{port}")
 
 
 def _exec(command: str) -> ReadyMode:
