@@ -312,6 +312,8 @@ class Launch:
             port=report.port,
             ready_after_s=ready_after_s,
         )
+        # Not sooner: to close a watch over a log file takes the kernel some milliseconds.
+        self._armed.note_ready()
         if self._detached:
             await self.held.aclose()
             self.sockets.close(remove=False)

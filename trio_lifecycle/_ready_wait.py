@@ -125,7 +125,6 @@ class ReadyWait:
             except Exception as error:
                 failure = error
         if report is not None and process.lost is None and not process.ended:
-            armed.note_ready()
             return report
         waited_s = trio.current_time() - began
         tail = show_tail(process, self._config.secrets + armed.secrets)

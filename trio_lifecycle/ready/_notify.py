@@ -185,8 +185,9 @@ class ArmedNotify(ArmedReady):
     async def _hear(self, process: Process) -> None:
         """Hear one message, or wait for one."""
         if await self._take_one(process):
-            # Others must have their turn however much is sent.
-            await trio.lowlevel.checkpoint()
+            # Others must have their turn however much is sent; news of readiness is not kept back.
+            if self._report is not None or not self._conversation.is_up:
+                await trio.lowlevel.checkpoint()
             return
         # Only now: a message that lay here while this program was busy is not late.
         self._tell(self._conversation.look(trio.current_time()))
