@@ -15,7 +15,6 @@ from trio_lifecycle.abc import ReadyMode
 all_stopped, ask, handlers = cli.all_stopped, cli.ask, cli.handlers
 
 SECRET = "hunter2-and-more"
-KNOWS = {"env": {**os.environ, "TOKEN": SECRET}}
 # Answers every path with 200.
 ANSWERS = """
 import http.server, sys
@@ -29,20 +28,29 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Answer).serve_forever()
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 
 
+def knows() -> dict[str, dict[str, str]]:
+    """The environment of this very test, with the secret.
+
+    Not once for all: only a test's own has its mark and its state directory, so what is started
+    with another is neither stopped nor missed.
+    """
+    return {"env": {**os.environ, "TOKEN": SECRET}}
+
+
 def test_a_secret_of_our_environment_reaches_the_daemon_and_no_reader() -> None:
     script = 'echo "it is $TOKEN, ${#TOKEN} long"; exit 3'
     words = ("--secret-env", "TOKEN", "--health", "http://127.0.0.1:{port}/", "-v", "--json")
-    done = finish(*words, "--", "sh", "-c", script, **KNOWS)
+    done = finish(*words, "--", "sh", "-c", script, **knows())
     assert "sh | it is ***, 16 long\n" in done.err
     assert SECRET not in done.err + done.out
-    quiet = finish("-q", *words[:4], "--", "sh", "-c", script, **KNOWS)
+    quiet = finish("-q", *words[:4], "--", "sh", "-c", script, **knows())
     assert "  | it is ***, 16 long\n" in quiet.err
 
 
 def test_what_was_seen_last_is_shown_without_the_secret() -> None:
     # In the path of the URL it is the user's own doing, and still not repeated.
     words = ("--secret-env", "TOKEN", "--health", f"http://127.0.0.1:{{port}}/{SECRET}", "-v")
-    done = finish(*words, "--timeout", "0.3", "--", "sleep", "600", **KNOWS)
+    done = finish(*words, "--timeout", "0.3", "--", "sleep", "600", **knows())
     assert re.search(r"sleep: waiting \(0 s\) for http://127.0.0.1:\d+/\*\*\*", done.err)
     assert SECRET not in done.err
 
@@ -51,9 +59,9 @@ def test_what_was_seen_last_is_shown_without_the_secret() -> None:
 def test_the_line_that_says_where_a_daemon_is_is_without_the_secret() -> None:
     words = ["--secret-env", "TOKEN", "--name", "web", "--health"]
     words += [f"http://127.0.0.1:{{port}}/{SECRET}", "--", sys.executable, "-c", ANSWERS, "{port}"]
-    said = call("ensure", *words, **KNOWS)
+    said = call("ensure", *words, **knows())
     assert re.match(r"http://127.0.0.1:\d+/\*\*\* \(process \d+, spawned\)\n", said.out), said.err
-    assert ensured(*words, **KNOWS)["url"].endswith("/***")
+    assert ensured(*words, **knows())["url"].endswith("/***")
 
 
 @pytest.mark.parametrize(
