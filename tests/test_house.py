@@ -15,7 +15,7 @@ NAME = "trio_lifecycle"
 FLOORS: dict[str, tuple[str, ...]] = {
     "letters": ("_status", "_version", "_groups"),
     "words": ("_errors", "_events", "_reports", "_markers"),
-    "complaints": ("_record_errors",),
+    "complaints": ("_record_errors", "_ssh_errors"),
     "rules": (
         "_states",
         "_ladder",
@@ -75,7 +75,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_hierarchy",
         "_checks",
     ),
-    "lookout": ("_strays", "_memory", "_recovery"),
+    "lookout": ("_strays", "_memory", "_recovery", "_ssh"),
     "holders": ("_holders",),
     "means": (
         "spawner",
@@ -110,7 +110,11 @@ IMPURE = {
 PURE_OS = {"PathLike", "fsdecode", "fsencode", "fspath", "path", "pathsep", "sep", "strerror"}
 
 # The only file that may say the name of a library, so that it can be exchanged in one place.
-ONLY_IN = {"httpx": ("_http",), "asyncssh": ("spawner", "_ssh"), "pynvml": ("preflight", "_gpus")}
+ONLY_IN = {
+    "httpx": ("_http",),
+    "asyncssh": ("_ssh", "_transport"),
+    "pynvml": ("preflight", "_gpus"),
+}
 # The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.
 OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel")}
 # Costly to import, so imported where they are used.

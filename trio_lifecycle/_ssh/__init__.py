@@ -1,0 +1,1 @@
+"""Other machines, reached over SSH: connections, and what runs there for us."""
