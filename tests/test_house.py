@@ -57,6 +57,7 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_paths",
         "_logs",
         "_inotify",
+        "_streamed_http",
     ),
     "tools": (
         "_binary",
@@ -118,7 +119,7 @@ ONLY_IN = {
 # The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.
 OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel")}
 # Costly to import, so imported where they are used.
-LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "h2", "hypothesis", "pynvml")
+LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "h2", "httpcore", "hypothesis", "pynvml")
 
 Module = tuple[str, ...]
 

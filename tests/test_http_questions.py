@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import trio
@@ -32,9 +33,33 @@ async def ask_anywhere(question: Question) -> Answer:
     return await HTTPClient().ask(question)
 
 
-@pytest.fixture(params=[ask_loopback, ask_anywhere])
+async def connected(question: Question) -> trio.SocketStream:
+    """A connection that stands for one through another machine."""
+    if question.unix_path is not None:
+        return await trio.open_unix_socket(question.unix_path)
+    parts = urlsplit(question.url)
+    return await trio.open_tcp_stream(parts.hostname or "", parts.port or 0)
+
+
+async def ask_plainly_over_stream(question: Question) -> Answer:
+    try:
+        async with await connected(question) as stream:
+            return await _loopback_http.ask_over(stream, question)
+    except OSError:
+        return Answer(None, absent=True)
+
+
+async def ask_over_stream(question: Question) -> Answer:
+    try:
+        async with await connected(question) as stream:
+            return await HTTPClient().ask(question, stream)
+    except OSError:
+        return Answer(None, absent=True)
+
+
+@pytest.fixture(params=[ask_loopback, ask_anywhere, ask_plainly_over_stream, ask_over_stream])
 def ask(request: pytest.FixtureRequest) -> Ask:
-    """Each of the two ways to ask; whichever is taken, the answer is the same."""
+    """Each of the ways to ask; whichever is taken, the answer is the same."""
     way: Ask = request.param
     return way
 
@@ -128,7 +153,10 @@ async def ask_over_tls(
         question = Question(url.replace("PORT", port), tls=how, **changes)
         await prober.prepare(question)
         with trio.fail_after(10):
-            return await prober.ask(question)
+            answer = await prober.ask(question)
+            over_stream = await ask_over_stream(question)
+    assert answer.status == over_stream.status
+    return answer
 
 
 async def test_an_authority_of_ones_own_is_trusted_and_the_name_must_be_right(

@@ -15,6 +15,7 @@ import trio
 from trio_lifecycle._connecting import explain, reaches_itself, reason
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._questions import TLS, Question
+from trio_lifecycle._streamed_http import stream_pool
 from trio_lifecycle._version import __version__
 from trio_lifecycle.abc import Answer
 
@@ -60,11 +61,16 @@ class HTTPClient:
             self._contexts[tls] = await trio.to_thread.run_sync(make_context, tls)
             self._transports.pop((tls, question.http2), None)
 
-    async def ask(self, question: Question) -> Answer:
-        """Ask once; never raises for what a server does."""
+    async def ask(self, question: Question, stream: trio.abc.Stream | None = None) -> Answer:
+        """Ask once; never raises for what a server does.
+
+        Args:
+            question: What to ask.
+            stream: The connection to ask over, for who makes it and closes it; None makes one.
+        """
         import httpx
 
-        transport = await self._transport(question)
+        transport = await self._transport(question, stream)
         connection = _Connection()
         extensions: dict[str, Any] = {"trace": connection.note}
         if question.server_name is not None:
@@ -89,16 +95,22 @@ class HTTPClient:
             connection.close()
         return answer
 
-    async def _transport(self, question: Question) -> "httpx.AsyncHTTPTransport":
+    async def _transport(
+        self, question: Question, stream: trio.abc.Stream | None
+    ) -> "httpx.AsyncHTTPTransport":
         tls = _tls_of(question)
+        is_kept = question.unix_path is None and stream is None
         kept = self._transports.get((tls, question.http2))
-        if kept is not None and question.unix_path is None:
+        if kept is not None and is_kept:
             return kept
         if tls not in self._contexts:
             await self.prepare(question)
         context = None if tls is None else self._contexts[tls]
         transport = _new_transport(context, question)
-        if question.unix_path is None:  # else there may be another path for each spawn
+        if stream is not None:
+            # Httpx has no other way to be given a connection.
+            transport._pool = stream_pool(stream, context, http2=question.http2)
+        elif is_kept:  # else there may be another path for each spawn
             self._transports[tls, question.http2] = transport
         return transport
 
@@ -222,16 +234,17 @@ class _Connection:
     """
 
     def __init__(self) -> None:
-        self._streams: list[Any] = []
+        self._sockets: list[Any] = []
 
     async def note(self, event: str, facts: Mapping[str, Any]) -> None:
         """Take what httpcore's extension "trace" tells."""
-        if event in _CONNECTED:
-            self._streams.append(facts["return_value"])
-            if reaches_itself(facts["return_value"].get_extra_info("socket")):
+        sock = facts["return_value"].get_extra_info("socket") if event in _CONNECTED else None
+        if sock is not None:
+            self._sockets.append(sock)
+            if reaches_itself(sock):
                 raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
 
     def close(self) -> None:
         """Close it at once; again is fine."""
-        for stream in self._streams:
-            stream.get_extra_info("socket").close()
+        for sock in self._sockets:
+            sock.close()

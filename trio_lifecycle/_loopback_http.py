@@ -7,6 +7,7 @@ carries the question itself.
 
 import errno
 import os
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -28,8 +29,7 @@ READ_BYTES: Final = 16_384
 @lru_cache(maxsize=1024)
 def way_to(question: Question) -> Address | None:
     """Give the one address of this machine that a plain-text question goes to; else None."""
-    is_plain = question.url.startswith("http:") and not question.http2
-    return address_of(question) if is_plain else None
+    return address_of(question) if is_plain(question) else None
 
 
 @lru_cache(maxsize=1024)
@@ -55,13 +55,36 @@ async def ask(question: Question, address: Address) -> Answer:
                 return Answer(None, REFUSED, absent=True)
             if error:
                 raise OSError(error, os.strerror(error))
-            return await _ask(trio.socket.from_stdlib_socket(sock), question)
+            connected = trio.socket.from_stdlib_socket(sock)
+            return await _ask(connected.send, connected.recv, question)
     except OSError as failure:
         _, is_missing = explain_here(address, failure.errno or 0)
         return Answer(None, f"gave no HTTP answer ({failure})", absent=is_missing)
 
 
-async def _ask(sock: trio.socket.SocketType, question: Question) -> Answer:
+def is_plain(question: Question) -> bool:
+    """Say whether a question is one for ``ask_over``: neither TLS nor HTTP/2."""
+    return question.url.startswith("http:") and not question.http2
+
+
+async def ask_over(stream: trio.abc.Stream, question: Question) -> Answer:
+    """Ask once over a connection that is made; never raises for what a server does."""
+
+    async def send(said: bytes) -> int:
+        await stream.send_all(said)
+        return len(said)
+
+    try:
+        return await _ask(send, stream.receive_some, question)
+    except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        return Answer(None, f"gave no HTTP answer ({error.__cause__ or error})")
+
+
+async def _ask(
+    send: Callable[[bytes], Awaitable[int]],
+    receive: Callable[[int], Awaitable[bytes | bytearray]],
+    question: Question,
+) -> Answer:
     import h11
 
     connection = h11.Connection(h11.CLIENT)
@@ -71,16 +94,16 @@ async def _ask(sock: trio.socket.SocketType, question: Question) -> Answer:
         said += connection.send(h11.Data(data=question.body)) or b""
     connection.send(h11.EndOfMessage())
     while said:
-        said = said[await sock.send(said) :]
+        said = said[await send(said) :]
     answer: Answer | None = None
     try:
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
-                received = await sock.recv(READ_BYTES)
+                received = await receive(READ_BYTES)
                 if not received and answer is None:
                     return Answer(None, "closed the connection without an answer")
-                connection.receive_data(received)
+                connection.receive_data(bytes(received))
             elif isinstance(event, h11.Response):
                 if not body_bytes:
                     return Answer(event.status_code)
