@@ -41,7 +41,12 @@ FLOORS: dict[str, tuple[str, ...]] = {
         "_grpc_health",
     ),
     "requests": ("_requests", "_records", "_questions"),
-    "process": ("_process_contract", "_registry_contract"),
+    "process": (
+        "_process_contract",
+        "_registry_contract",
+        "_way_back_contract",
+        "_inbox_contract",
+    ),
     "prober": ("_prober_contract",),
     "start": ("_start",),
     "armed": ("_armed_contract",),

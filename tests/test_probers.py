@@ -49,6 +49,10 @@ async def test_a_prober_that_can_only_do_http_says_so_of_everything_else() -> No
         prober.find_binary("a"),
         prober.run(Command(name="a", program="/a")),
         prober.find_file("/a"),
+        prober.open_inbox(None, None),
     ):
         with pytest.raises(ConfigError, match=r"OnlyHTTP can't .*; use another ready mode"):
             await use
+    with pytest.raises(ConfigError, match=r"OnlyHTTP can't lead calls back .*; use another"):
+        prober.open_way_back("127.0.0.1", 1)
+    assert prober.is_here

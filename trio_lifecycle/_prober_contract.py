@@ -1,11 +1,15 @@
 """The contract of a prober: how daemons are asked, from where they run."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
 
 from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._inbox_contract import Inbox
 from trio_lifecycle._process_contract import Process
 from trio_lifecycle._questions import Command, Contact, FileMark, Question, Ran
 from trio_lifecycle._reports import Answer
+from trio_lifecycle._way_back_contract import WayBack
 
 
 class Prober(ABC):
@@ -14,6 +18,14 @@ class Prober(ABC):
     The caller sets the time limit of each question by cancelling. A prober that can't ask in one of
     these ways says so by a ConfigError.
     """
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it asks from this machine: what listens on loopback here is reached from there.
+
+        True unless said otherwise.
+        """
+        return True
 
     async def prepare(self, question: Question) -> None:
         """Load what asking this needs, so that the first question is not late.
@@ -75,6 +87,42 @@ class Prober(ABC):
             OSError: It can't be looked at.
         """
         raise _incapable(self, "look at files")
+
+    def open_way_back(self, host: str, port: int) -> AbstractAsyncContextManager[WayBack]:
+        """Have connections from where the daemon runs come to a server of this program.
+
+        Only asked of a prober that is not here. What it gives is entered by one task and left by
+        another, within other cancel scopes: it must hold no nursery and no cancel scope open
+        meanwhile. What carries connections runs in tasks of its own (system tasks, say). A
+        connection that comes before anybody accepts here waits. Entering raises OSError when there
+        is no way now. Leaving ends the way for new connections, lets answers that are under way
+        arrive, is bounded, and never raises for anything that the network can do.
+
+        Args:
+            host: Where the server listens here: a loopback address, in digits.
+            port: Its port.
+
+        Raises:
+            ConfigError: This prober never has one.
+        """
+        raise _incapable(self, "lead calls back to this program")
+
+    async def open_inbox(self, directory: Path | None, user: str | int | None) -> Inbox:
+        """Make a datagram socket where the daemon runs, and hear what is sent to it.
+
+        Only asked of a prober that is not here. The kernel there says who has sent each message
+        (SCM_CREDENTIALS, asked for before anybody can send). When this is cancelled nothing is
+        left; what it gives is closed by its ``close``.
+
+        Args:
+            directory: Where the socket's file is to be; None for the abstract namespace.
+            user: Whom the daemon runs as, by name or id; None is whoever starts it there.
+
+        Raises:
+            OSError: It can't be made.
+            ConfigError: This prober never has one.
+        """
+        raise _incapable(self, "hear notifications")
 
     @abstractmethod
     async def owner_of(self, host: str, port: int) -> Process:

@@ -18,6 +18,7 @@ from trio_lifecycle._armed_contract import ArmedReady
 from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._events import Event
 from trio_lifecycle._guarantee import Guarantee
+from trio_lifecycle._inbox_contract import Datagram, Inbox
 from trio_lifecycle._markers import Marker
 from trio_lifecycle._prober_contract import Prober
 from trio_lifecycle._process_contract import Hearing, Process
@@ -28,21 +29,26 @@ from trio_lifecycle._registry_contract import Registry
 from trio_lifecycle._reports import Answer, Progress, Report, Sighting, Verdict
 from trio_lifecycle._requests import SpawnRequest
 from trio_lifecycle._start import Start
+from trio_lifecycle._way_back_contract import Caller, Peer, WayBack
 
 __all__ = [
     "TLS",
     "Answer",
     "ArmedReady",
+    "Caller",
     "ClaimHolder",
     "Command",
     "Contact",
     "DaemonRecord",
+    "Datagram",
     "FileMark",
     "Guarantee",
     "Hearing",
     "Identity",
+    "Inbox",
     "Marker",
     "Observer",
+    "Peer",
     "Preflight",
     "Prober",
     "Process",
@@ -61,6 +67,7 @@ __all__ = [
     "StableFor",
     "Start",
     "Verdict",
+    "WayBack",
 ]
 
 
@@ -191,14 +198,18 @@ and gets no more events, and the daemon goes on."""
 for _value in (
     Answer,
     ArmedReady,
+    Caller,
     ClaimHolder,
     Command,
     Contact,
     DaemonRecord,
+    Datagram,
     FileMark,
     Hearing,
     Identity,
+    Inbox,
     Marker,
+    Peer,
     Prober,
     Process,
     Progress,
@@ -213,6 +224,7 @@ for _value in (
     StableFor,
     Start,
     Verdict,
+    WayBack,
 ):
     _value.__module__ = __name__
 del _value

@@ -4,7 +4,8 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
 from trio_lifecycle._receiver._loops import within
-from trio_lifecycle._receiver._reply import LONGEST_BODY_BYTES, REQUEST_LIMIT_S, Peer, Reply
+from trio_lifecycle._receiver._reply import LONGEST_BODY_BYTES, REQUEST_LIMIT_S, Reply
+from trio_lifecycle._way_back_contract import Peer
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]

@@ -1,7 +1,7 @@
 """What a callback is answered, and the limits that it is held to."""
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
 
 from attrs import field, frozen
 
@@ -14,18 +14,6 @@ REQUEST_LIMIT_S: Final = 5.0
 
 # Enough for a sentence; what a client sends must not flood a log or an error.
 _LONGEST_PROBLEM: Final = 200
-
-
-class Peer(NamedTuple):
-    """The connection that a callback came over.
-
-    Attributes:
-        client: The address and port of who called.
-        server: The address and port that was called.
-    """
-
-    client: tuple[str, int]
-    server: tuple[str, int]
 
 
 def _shorten(problem: str) -> str:

@@ -17,8 +17,9 @@ from trio_lifecycle._markers import show
 from trio_lifecycle._receiver._asgi import ASGIReceiver
 from trio_lifecycle._receiver._body import parse_body
 from trio_lifecycle._receiver._loops import event_of_this_loop, runs_in
-from trio_lifecycle._receiver._reply import REQUEST_LIMIT_S, Peer, Reply
+from trio_lifecycle._receiver._reply import REQUEST_LIMIT_S, Reply
 from trio_lifecycle._urls import check_url
+from trio_lifecycle._way_back_contract import Peer
 
 # How long the news that a daemon is ready waits until the daemon has its answer. A server that is
 # stopped in between must not withhold the news.
