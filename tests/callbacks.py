@@ -5,13 +5,14 @@ import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlsplit
 
 import trio
 
 from tests.support import PATIENCE_S
-from trio_lifecycle.abc import Prober, Process, Report, Start
+from trio_lifecycle import LocalSpawner
+from trio_lifecycle.abc import Process, Report, Start
 from trio_lifecycle.ready._callback import ArmedCallback, Callback
 from trio_lifecycle.testing import SimulatedDaemon
 from trio_lifecycle.testing._spawner import SimulatedProcess
@@ -34,7 +35,12 @@ class FakeProcess(SimulatedProcess):
 
 async def arm(mode: Callback | None = None, **known: Any) -> ArmedCallback:
     start = Start(
-        **{"name": "worker", "instance_id": "7f", "port": None, "prober": cast(Prober, None)}
+        **{
+            "name": "worker",
+            "instance_id": "7f",
+            "port": None,
+            "prober": LocalSpawner().open_prober(),
+        }
         | known
     )
     return await (mode or Callback()).arm(start)

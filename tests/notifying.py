@@ -5,15 +5,15 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import Any
 
 import trio
 import trio.testing
 
 from tests.callbacks import FakeProcess
 from tests.support import PATIENCE_S
-from trio_lifecycle import Notify
-from trio_lifecycle.abc import Prober, Process, Progress, Report, Start
+from trio_lifecycle import LocalSpawner, Notify
+from trio_lifecycle.abc import Process, Progress, Report, Start
 from trio_lifecycle.ready._notify import ArmedNotify
 
 # A few lines of Python that can say something: for a daemon.
@@ -81,7 +81,12 @@ async def talking(
 ) -> AsyncIterator[Talk]:
     told: list[Progress] = []
     start = Start(
-        **{"name": "queen", "instance_id": "7f", "port": None, "prober": cast("Prober", None)}
+        **{
+            "name": "queen",
+            "instance_id": "7f",
+            "port": None,
+            "prober": LocalSpawner().open_prober(),
+        }
         | {"hear": told.append}
         | known
     )

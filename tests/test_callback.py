@@ -16,7 +16,7 @@ from trio_lifecycle._errors import ConfigError, ReadyError
 from trio_lifecycle._markers import CALLBACK_URL
 from trio_lifecycle._receiver import CallbackReceiver, Peer
 from trio_lifecycle.abc import Report
-from trio_lifecycle.ready import _callback
+from trio_lifecycle.ready import _way_here
 from trio_lifecycle.ready._callback import Callback
 
 # --- what is reported -------------------------------------------------------------------------
@@ -268,7 +268,7 @@ async def test_with_the_url_in_the_arguments_a_daemon_that_changed_its_user_may_
         found = real(*ends)
         return found and (OTHER_USER, found[1])
 
-    monkeypatch.setattr(_callback, "connection_uid", connection_uid)
+    monkeypatch.setattr(_way_here, "connection_uid", connection_uid)
     async with waiting(process=FakeProcess(*tree), **IN_ARGUMENTS) as it:
         assert status == await it.post()
 

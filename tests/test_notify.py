@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
@@ -31,7 +31,7 @@ from trio_lifecycle import (
 )
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._listen_socket import LONGEST_SOCKET_PATH_BYTES
-from trio_lifecycle.abc import Prober, Progress, Report, Start
+from trio_lifecycle.abc import Progress, Report, Start
 from trio_lifecycle.ready._conversation import LONGEST_MESSAGE_BYTES
 from trio_lifecycle.ready._notify_socket import NAME_BYTES
 
@@ -90,13 +90,13 @@ async def test_the_longest_path_that_is_taken_can_be_bound(tmp_path: Path) -> No
 
 
 async def test_a_directory_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    start = Start(name="queen", instance_id="7f", port=None, prober=cast("Prober", None))
+    start = Start(name="queen", instance_id="7f", port=None, prober=LocalSpawner().open_prober())
     with pytest.raises(ReadyError, match=r"can't be made in .*/none: No such file"):
         await Notify(path=tmp_path / "none").arm(start)
 
 
 async def test_elsewhere_than_on_linux_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = Start(name="queen", instance_id="7f", port=None, prober=cast("Prober", None))
+    start = Start(name="queen", instance_id="7f", port=None, prober=LocalSpawner().open_prober())
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(ReadyError, match="only Linux"):
         await Notify().arm(start)
@@ -142,7 +142,7 @@ async def test_what_it_says_later_is_passed_on() -> None:
 
 
 async def test_what_was_sent_before_the_wait_is_not_lost_and_a_last_look_finds_it() -> None:
-    start = Start(name="queen", instance_id="7f", port=5, prober=cast("Prober", None))
+    start = Start(name="queen", instance_id="7f", port=5, prober=LocalSpawner().open_prober())
     armed = await Notify().arm(start)
     process = FakeProcess(ME)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:

@@ -49,7 +49,7 @@ async def test_a_prober_that_can_only_do_http_says_so_of_everything_else() -> No
         prober.find_binary("a"),
         prober.run(Command(name="a", program="/a")),
         prober.find_file("/a"),
-        prober.open_inbox(None, None),
+        prober.open_inbox(None, None, 4096),
     ):
         with pytest.raises(ConfigError, match=r"OnlyHTTP can't .*; use another ready mode"):
             await use

@@ -12,7 +12,7 @@ class Datagram(NamedTuple):
         pid: The process that sent it, as the kernel says where it was sent; 0 where that can't be
             seen from there.
         uid: Its user.
-        is_cut: True when it was longer than any message may be.
+        is_cut: True when it was longer than a message may be.
         ancestors: The processes that the sender descended from when the message came, nearest
             first; empty where nobody has looked. Who looks at once knows them also of a sender that
             is gone by the time that its message is judged.

@@ -107,7 +107,9 @@ class Prober(ABC):
         """
         raise _incapable(self, "lead calls back to this program")
 
-    async def open_inbox(self, directory: Path | None, user: str | int | None) -> Inbox:
+    async def open_inbox(
+        self, directory: Path | None, user: str | int | None, longest_bytes: int
+    ) -> Inbox:
         """Make a datagram socket where the daemon runs, and hear what is sent to it.
 
         Only asked of a prober that is not here. The kernel there says who has sent each message
@@ -117,6 +119,7 @@ class Prober(ABC):
         Args:
             directory: Where the socket's file is to be; None for the abstract namespace.
             user: Whom the daemon runs as, by name or id; None is whoever starts it there.
+            longest_bytes: How long a message may be; of a longer one only this much is read.
 
         Raises:
             OSError: It can't be made.

@@ -184,7 +184,15 @@ def _read_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | 
 
 def with_host(url: str, host: str) -> str:
     """Give the URL with another host and everything else unchanged."""
-    parts = urlsplit(url)
+    return _with_authority(url, host, urlsplit(url).port)
+
+
+def with_address(url: str, host: str, port: int) -> str:
+    """Give the URL with another host and port, and everything else unchanged."""
+    return _with_authority(url, host, port)
+
+
+def _with_authority(url: str, host: str, port: int | None) -> str:
     bracketed = f"[{host}]" if ":" in host else host
-    port = "" if parts.port is None else f":{parts.port}"
-    return parts._replace(netloc=bracketed + port).geturl()
+    authority = bracketed if port is None else f"{bracketed}:{port}"
+    return urlsplit(url)._replace(netloc=authority).geturl()

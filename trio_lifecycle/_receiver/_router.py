@@ -66,7 +66,11 @@ class CallbackReceiver:
 
     Args:
         base_url: Where daemons reach ``asgi``. Only the last part of a path is looked at, so it
-            does not matter whether a mount or a proxy takes away what stands before it.
+            does not matter whether a mount or a proxy takes away what stands before it. For a
+            daemon on another machine a loopback address is led back to, and the URL that it gets
+            has another port: give it in digits (``localhost`` is taken for 127.0.0.1; an https URL
+            keeps its host, which the certificate is for). Any other host the daemon has to reach
+            over the network.
 
     Raises:
         ConfigError: The URL can't be one.
@@ -98,13 +102,14 @@ class CallbackReceiver:
         """The receiver as an ASGI application."""
         return ASGIReceiver(self)
 
-    def expect(self, verify: Verify) -> "Expectation":
+    def expect(self, verify: Verify, base_url: str | None = None) -> "Expectation":
         """Make a token that is good for one callback. To be called in the loop that will wait.
 
         Args:
             verify: Says whether a callback is the daemon's; called in this loop.
+            base_url: Where this daemon reaches the receiver, if not at its own ``base_url``.
         """
-        expectation = Expectation(self, verify)
+        expectation = Expectation(self, verify, base_url or self._base_url)
         with self._lock:
             self._expected[expectation.digest] = expectation
         return expectation
@@ -175,10 +180,10 @@ class Expectation:
         last_refusal: The status and problem of the last of them.
     """
 
-    def __init__(self, receiver: CallbackReceiver, verify: Verify) -> None:
+    def __init__(self, receiver: CallbackReceiver, verify: Verify, base_url: str) -> None:
         self.token: Final = secrets.token_urlsafe(32)
         self.digest: Final = _digest(self.token)
-        self.url: Final = f"{receiver.base_url}/{self.token}"
+        self.url: Final = f"{base_url}/{self.token}"
         self.body: Mapping[str, Any] | None = None
         self.refused = 0
         self.last_refusal = ""

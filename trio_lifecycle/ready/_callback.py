@@ -1,9 +1,9 @@
 """Ready when the daemon posts to a URL that is good for this once."""
 
 import ipaddress
-import os
 import socket
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import trio
@@ -11,13 +11,13 @@ from attrs import field, frozen
 
 from trio_lifecycle._errors import ConfigError, ReadyError
 from trio_lifecycle._markers import CALLBACK_URL, Marker
-from trio_lifecycle._proc import connection_uid, holder_of
-from trio_lifecycle._receiver import CallbackReceiver, Expectation, Peer
+from trio_lifecycle._receiver import CallbackReceiver, Expectation
 from trio_lifecycle._requests import CALLBACK_VARIABLE
 from trio_lifecycle._secrets import Secrets
-from trio_lifecycle._urls import port_of
-from trio_lifecycle.abc import ArmedReady, Process, ReadyMode, Report, Start
+from trio_lifecycle._urls import host_of, loopback_addresses, port_of, with_address
+from trio_lifecycle.abc import ArmedReady, Peer, Process, ReadyMode, Report, Start, WayBack
 from trio_lifecycle.ready._callback_server import CallbackServer
+from trio_lifecycle.ready._way_here import WayHere
 
 __all__ = ["Callback", "CallbackReceiver"]
 
@@ -67,12 +67,17 @@ class Callback(ReadyMode):
     daemon's tree, and must keep the connection open for the answer; if that can't be told (the
     connection came over a proxy or from another machine), the callback is refused.
 
+    A daemon on another machine calls its own loopback address, and the spawner's connection leads
+    that here: it need not reach this machine by itself, and on that machine, too, it is looked who
+    calls. With the address of a network in ``host``, or in the receiver's URL, nothing is led: the
+    daemon has to reach this machine over that network.
+
     Attributes:
         receiver: A receiver that is mounted in the program's own web server. Defaults to None: a
             small server runs for the length of each wait, on a free port.
         host: The address at which that server listens. Defaults to 127.0.0.1, where no other
-            machine can knock. With 0.0.0.0 or :: it can, and the URL names the loopback address;
-            give one address of this machine for daemons elsewhere.
+            machine can knock. With 0.0.0.0 or :: it can, and the URL names the loopback address.
+            Give one address of this machine for daemons that no spawner's connection leads here.
     """
 
     receiver: CallbackReceiver | None = field(default=None, converter=_receiver)
@@ -91,17 +96,27 @@ class Callback(ReadyMode):
         """Make the token, and listen.
 
         Raises:
-            ReadyError: The address is none of this machine's, or the system refused.
+            ReadyError: The address is none of this machine's, the system refused, or nothing leads
+                here from where the daemon will run.
+            ConfigError: The spawner can't have it led here.
         """
-        if self.receiver:
-            return ArmedCallback(start, self.receiver, None)
+        async with AsyncExitStack() as held:
+            receiver, server = self.receiver, None
+            if receiver is None:
+                receiver, server = self._serve(start)
+                held.callback(server.close)
+            url, way = await _find_way(start, receiver.base_url, held)
+            # Nothing is waited for from here on: what is held has an owner.
+            return ArmedCallback(start, receiver, url, way, server, held.pop_all())
+
+    def _serve(self, start: Start) -> tuple[CallbackReceiver, CallbackServer]:
         try:
             listener = _listen(self.host)
         except OSError as error:
             problem = f"listening at {self.host} for its callback failed: {error.strerror}"
             raise ReadyError(start.name, problem) from error
         receiver = CallbackReceiver(f"http://{_authority(listener)}/ready")
-        return ArmedCallback(start, receiver, CallbackServer(receiver, listener))
+        return receiver, CallbackServer(receiver, listener)
 
 
 def _listen(host: str) -> socket.socket:
@@ -122,15 +137,49 @@ def _authority(listener: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+async def _find_way(start: Start, url: str, held: AsyncExitStack) -> tuple[str, WayBack | None]:
+    """Give a server's URL as the daemon finds it, and the way there; None is over a network."""
+    here, port = loopback_addresses(host_of(url)), port_of(url)
+    if start.prober.is_here:
+        return url, WayHere(host_of(url), port)
+    if not here:
+        return url, None
+    try:
+        way = await held.enter_async_context(start.prober.open_way_back(here[0], port))
+    except OSError as error:
+        problem = f"nothing leads from its machine to here: {error.strerror or error}"
+        raise ReadyError(start.name, problem) from error
+    # The certificate is for the host that was written.
+    host = host_of(url) if url.startswith("https:") else way.host
+    return with_address(url, host, way.port), way
+
+
 class ArmedCallback(ArmedReady):
-    """A callback that one spawn is to send."""
+    """A callback that one spawn is to send.
+
+    Args:
+        start: The spawn.
+        receiver: Who takes it.
+        url: Where the daemon finds the receiver.
+        way: How it gets there; None where that is over a network.
+        server: Runs for the length of the wait; None with a receiver that is mounted elsewhere.
+        held: What is let go of at the end.
+    """
 
     def __init__(
-        self, start: Start, receiver: CallbackReceiver, server: CallbackServer | None
+        self,
+        start: Start,
+        receiver: CallbackReceiver,
+        url: str,
+        way: WayBack | None,
+        server: CallbackServer | None,
+        held: AsyncExitStack,
     ) -> None:
         self._start = start
+        self._way = way
         self._server = server
-        self._expectation: Final[Expectation] = receiver.expect(self._find_problem)
+        self._held = held
+        self._expectation: Final[Expectation] = receiver.expect(self._find_problem, url)
         self._process: Process | None = None
         self._spawned = trio.Event()
         self._disarmed = False
@@ -188,8 +237,10 @@ class ArmedCallback(ArmedReady):
         self._disarmed = True
         self._expectation.close()
         self._spawned.set()
+        # First: who waits to be served is turned away, and nobody waits on the way for them.
         if self._server:
             self._server.close()
+        await self._held.aclose()
 
     def _report(self, body: Mapping[str, Any]) -> Report:
         url: str | None = body.get("url")
@@ -214,23 +265,19 @@ class ArmedCallback(ArmedReady):
         if pid is not None and await self._process.contains(pid) is False:
             return f"process {pid} does not belong to the daemon"
         if CALLBACK_URL in self._start.in_arguments:
-            return await _find_stranger(self._process, peer)
+            return await self._find_stranger(self._process, peer)
         return None
 
-
-async def _find_stranger(process: Process, peer: Peer | None) -> str | None:
-    """Say why whoever calls can't be trusted; None if it is the same user, or the daemon."""
-    found = connection_uid(peer.client, peer.server) if peer else None
-    if found is None:
-        return (
-            "who calls can't be told; "
-            f"take the URL from {CALLBACK_VARIABLE}, not from the arguments"
-        )
-    uid, inode = found
-    if uid == os.geteuid():
-        return None
-    # In a thread, because it looks at every descriptor of the machine.
-    holder = await trio.to_thread.run_sync(holder_of, inode)
-    if holder is not None and await process.contains(holder):
-        return None
-    return f"whoever calls is user {uid}, and not the daemon"
+    async def _find_stranger(self, process: Process, peer: Peer | None) -> str | None:
+        """Say why whoever calls can't be trusted; None if it is the same user, or the daemon."""
+        caller = await self._way.caller(peer) if self._way and peer else None
+        if caller is None:
+            return (
+                "who calls can't be told; "
+                f"take the URL from {CALLBACK_VARIABLE}, not from the arguments"
+            )
+        if caller.is_same_user:
+            return None
+        if caller.pid is not None and await process.contains(caller.pid):
+            return None
+        return f"whoever calls is user {caller.uid}, and not the daemon"
