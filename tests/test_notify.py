@@ -284,13 +284,13 @@ async def test_a_sender_that_cant_be_seen_from_here_is_not_believed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with talking() as talk:
-        receive = talk.armed._socket.receive
+        receive = talk.armed._inbox.receive
 
         def receive_from_elsewhere() -> Any:
             datagram = receive()
             return datagram and datagram._replace(pid=0)
 
-        monkeypatch.setattr(talk.armed._socket, "receive", receive_from_elsewhere)
+        monkeypatch.setattr(talk.armed._inbox, "receive", receive_from_elsewhere)
         talk.send("READY=1")
         await talk.heard()
         assert "which process has sent it can't be seen from here" in talk.armed.last_seen

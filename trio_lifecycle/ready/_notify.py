@@ -2,7 +2,6 @@
 
 import math
 import os
-import pwd
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,22 +14,28 @@ from attrs import field, frozen
 from trio_lifecycle._errors import ConfigError, ReadyError
 from trio_lifecycle._listen_socket import LONGEST_SOCKET_PATH_BYTES
 from trio_lifecycle._paths import absolute
-from trio_lifecycle._proc import read_stat
-from trio_lifecycle._procfs import uids_of
 from trio_lifecycle._requests import NOTIFY_VARIABLE, WATCHDOG_VARIABLE
 from trio_lifecycle._seconds import check_seconds
 from trio_lifecycle._secrets import Secrets
-from trio_lifecycle.abc import ArmedReady, Process, Progress, ReadyMode, Report, Start
-from trio_lifecycle.ready._conversation import LONGEST_MESSAGE_BYTES, Conversation, Message
-from trio_lifecycle.ready._notify_socket import (
-    NAME_BYTES,
+from trio_lifecycle.abc import (
+    ArmedReady,
     Datagram,
-    NotifySocket,
+    Inbox,
+    Process,
+    Progress,
+    ReadyMode,
+    Report,
+    Start,
 )
+from trio_lifecycle.ready._conversation import LONGEST_MESSAGE_BYTES, Conversation, Message
+from trio_lifecycle.ready._notify_socket import NAME_BYTES, NotifySocket
 
 # At a last look: those who go on sending must not keep us here for ever. As many as that can wait
 # in a socket's queue only where net.unix.max_dgram_qlen was raised far above its 10.
 _MOST_LOOKED_AT: Final = 512
+
+# How long that look may take. On this machine nothing is waited for.
+_LAST_WORDS_LIMIT_S: Final = 1.0
 
 
 def _watchdog(value: float | None) -> float | None:
@@ -68,7 +73,7 @@ class Notify(ReadyMode):
     It is heard until it ends, if it has an owner. One that is left running is heard until it is
     ready; later it sends to nobody, which it is told as an error that daemons ignore.
 
-    Only on Linux.
+    The socket is made on the machine that the daemon runs on. Only on Linux.
 
     Attributes:
         watchdog: Seconds within which the daemon is to send ``WATCHDOG=1`` again and again, once it
@@ -80,7 +85,8 @@ class Notify(ReadyMode):
             is in the abstract namespace, which leaves no file behind. Give one for a daemon in a
             container or another network namespace, and share it with that. The directory must be
             there, and open to the daemon's user; the socket is removed in the end, but not after
-            SIGKILL of this program.
+            SIGKILL of this program. For a daemon on another machine it is a directory there; write
+            it in full, since a relative path is taken from where this program stands.
     """
 
     watchdog: float | None = field(default=None, converter=_watchdog)
@@ -97,25 +103,29 @@ class Notify(ReadyMode):
         Raises:
             ReadyError: It can't be made.
         """
-        if sys.platform != "linux":
-            raise ReadyError(start.name, "only Linux says who has sent a message by sd_notify")
         try:
-            return ArmedNotify(start, NotifySocket(self.path), self.watchdog)
+            return ArmedNotify(start, await self._open_inbox(start), self.watchdog)
         except OSError as error:
             where = "" if self.path is None else f" in {self.path}"
-            problem = f"its notify socket can't be made{where}: {error.strerror}"
+            problem = f"its notify socket can't be made{where}: {error.strerror or error}"
             raise ReadyError(start.name, problem) from error
+
+    async def _open_inbox(self, start: Start) -> Inbox:
+        if not start.prober.is_here:
+            return await start.prober.open_inbox(self.path, start.user, LONGEST_MESSAGE_BYTES)
+        if sys.platform != "linux":
+            raise ReadyError(start.name, "only Linux says who has sent a message by sd_notify")
+        return NotifySocket(self.path, start.user)
 
 
 class ArmedNotify(ArmedReady):
     """What one spawn says."""
 
-    def __init__(self, start: Start, socket: NotifySocket, watchdog_s: float | None) -> None:
+    def __init__(self, start: Start, inbox: Inbox, watchdog_s: float | None) -> None:
         self._start = start
-        self._socket = socket
+        self._inbox = inbox
         self._watchdog_s = watchdog_s
         self._conversation = Conversation(watchdog_s, Secrets(start.secrets))
-        self._uids = _expected_uids(start.user)
         self._turn = trio.Lock()
         # Taken from the socket, and not judged yet: who judges may be cancelled.
         self._unheard: Datagram | None = None
@@ -126,7 +136,7 @@ class ArmedNotify(ArmedReady):
     @property
     def env(self) -> Mapping[str, str]:
         """The address, and the limit of the watchdog."""
-        env = {NOTIFY_VARIABLE: self._socket.address}
+        env = {NOTIFY_VARIABLE: self._inbox.address}
         if self._watchdog_s is not None:
             env[WATCHDOG_VARIABLE] = str(math.ceil(self._watchdog_s * 1e6))
         return env
@@ -178,8 +188,8 @@ class ArmedNotify(ArmedReady):
                     await self._hear(process)
         finally:
             # What it said just before its end. Shielded, because that end has cancelled this;
-            # bounded, because nothing is waited for.
-            with trio.CancelScope(shield=True):
+            # bounded, because who a sender was may have to be asked on another machine.
+            with trio.move_on_after(_LAST_WORDS_LIMIT_S, shield=True):
                 await self.ask(process)
 
     async def _hear(self, process: Process) -> None:
@@ -192,7 +202,7 @@ class ArmedNotify(ArmedReady):
         # Only now: a message that lay here while this program was busy is not late.
         self._tell(self._conversation.look(trio.current_time()))
         with trio.move_on_at(self._conversation.due):
-            await self._socket.wait()
+            await self._inbox.wait()
 
     async def _take_one(self, process: Process) -> bool:
         # Not by "async with", which lets others have a turn first: news would be late by that.
@@ -206,7 +216,7 @@ class ArmedNotify(ArmedReady):
             self._turn.release()
 
     async def _take_next(self, process: Process) -> bool:
-        datagram = self._unheard = self._unheard or self._socket.receive()
+        datagram = self._unheard = self._unheard or self._inbox.receive()
         if datagram is None:
             return False
         try:
@@ -239,12 +249,12 @@ class ArmedNotify(ArmedReady):
         pid, uid = datagram.pid, datagram.uid
         if pid == 0:
             raise ValueError("which process has sent it can't be seen from here")
-        if not await _is_of(process, pid):
-            if read_stat(pid) is None:
+        if process.pid not in datagram.ancestors and not await _is_of(process, pid):
+            if not await self._inbox.uids_of(pid):
                 raise ValueError(f"process {pid} had ended before it could be looked at")
             raise ValueError(f"process {pid} does not belong to the daemon")
         # Only root can put in another process's number; it may forget the user.
-        if uid not in self._uids and uid not in uids_of(pid):
+        if uid not in self._inbox.uids and uid not in await self._inbox.uids_of(pid):
             raise ValueError(f"process {pid} does not run as user {uid}, who has sent it")
 
     def _tell(self, told: list[Progress]) -> None:
@@ -253,20 +263,10 @@ class ArmedNotify(ArmedReady):
 
     async def disarm(self) -> None:
         """Close the socket; the daemon's word stays as it was."""
-        self._socket.close()
         self._conversation.mind_no_watchdog()
+        await self._inbox.close()
 
 
 async def _is_of(process: Process, pid: int) -> bool:
     """Say whether a process is known to be of the tree; most often it is the main one."""
     return pid == process.pid or await process.contains(pid) is True
-
-
-def _expected_uids(user: str | int | None) -> frozenset[int]:
-    """Give the users whom a process of the daemon is expected to be of."""
-    expected = {0, os.geteuid()}
-    if isinstance(user, str):
-        # If there is no such user, the spawn will say so.
-        with suppress(KeyError):
-            user = pwd.getpwnam(user).pw_uid
-    return frozenset(expected | ({user} if isinstance(user, int) else set()))
