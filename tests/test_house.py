@@ -123,6 +123,20 @@ ONLY_IN = {
 }
 # The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.
 OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel")}
+# Of the room ready those that touch this machine, because daemons report to it. All others ask the
+# prober and the process, for the daemon may run on another machine.
+EARS = {
+    ("ready", part)
+    for part in ("_callback", "_callback_server", "_newline", "_notify_socket", "_way_here")
+}
+# What asks this machine; but for _paths, which a path that a user wrote down is completed by.
+OF_THIS_MACHINE = {
+    room for floor in ("instruments", "tools", "lookout", "holders") for room in FLOORS[floor]
+} - {"_paths"}
+LOOKS = {
+    *("exists", "is_dir", "is_file", "is_socket", "iterdir", "lstat", "read_bytes", "read_text"),
+    *("resolve", "stat", "unlink"),
+}
 # Costly to import, so imported where they are used.
 LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "h2", "httpcore", "hypothesis", "pynvml")
 
@@ -279,6 +293,31 @@ def test_what_decides_has_no_clock_and_does_no_input_or_output(module: Module) -
     offences = [f"line {line} imports {p}" for p, line in foreign_imports(tree) if p in IMPURE]
     offences += [
         f"line {line} uses os.{name}" for name, line in _of_os(tree) if name not in PURE_OS
+    ]
+    assert [] == offences
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m[0] == "ready"], ids=show)
+def test_a_ready_mode_looks_at_no_machine_by_itself(module: Module) -> None:
+    if module in EARS:
+        return
+    tree = parse(module)
+    asked = (IMPURE - {"trio", "logging"}) | {"fcntl", "grp", "platform", "pwd", "resource"}
+    offences = [f"line {line} imports {p}" for p, line in foreign_imports(tree) if p in asked]
+    offences += [
+        f"line {line} imports {show(target)}"
+        for target, line in imports(module)
+        if target[0] in OF_THIS_MACHINE
+    ]
+    offences += [
+        f"line {line} uses os.{name}"
+        for name, line in _of_os(tree)
+        if name not in PURE_OS | {"fsencode"}
+    ]
+    offences += [
+        f"line {node.lineno} looks by {node.attr}()"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in LOOKS
     ]
     assert [] == offences
 
