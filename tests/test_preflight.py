@@ -27,6 +27,7 @@ from trio_lifecycle import (
     FreePort,
     FreeVRAM,
     LifecycleConfig,
+    LocalSpawner,
     PreflightError,
     Reachable,
 )
@@ -182,7 +183,7 @@ class Bounded:
 async def failures_of(*checks: Preflight) -> tuple[str, ...]:
     """What is reported of some checks."""
     with pytest.raises(PreflightError) as caught:
-        await check_all("daemon", checks)
+        await check_all("daemon", checks, LocalSpawner().open_prober())
     return caught.value.failures
 
 
@@ -232,7 +233,7 @@ async def test_the_event_of_a_start_that_failed_says_what_was_found() -> None:
 @in_simulated_time
 async def test_a_check_that_is_cancelled_with_its_start_is_no_failure() -> None:
     with trio.move_on_after(1.0) as patience:
-        await check_all("daemon", [hangs])
+        await check_all("daemon", [hangs], LocalSpawner().open_prober())
     assert patience.cancelled_caught
 
 

@@ -6,7 +6,7 @@ from typing import Final
 import trio
 
 from trio_lifecycle._errors import PreflightError
-from trio_lifecycle.abc import Preflight, Recovering
+from trio_lifecycle.abc import Placed, Preflight, Prober, Recovering
 
 # A check may have another daemon started first. One that loads a model has 300 s by default, and
 # somebody else's start of it may have to be waited for as long.
@@ -16,8 +16,13 @@ DEFAULT_CHECK_TIMEOUT_S: Final = 600.0
 Awaited = tuple[Recovering, Preflight]
 
 
-async def check_all(name: str, checks: Sequence[Preflight]) -> list[Awaited]:
+async def check_all(name: str, checks: Sequence[Preflight], prober: Prober) -> list[Awaited]:
     """Run all checks at once, and report all that fail together.
+
+    Args:
+        name: The daemon's.
+        checks: As they were given. Those that can look where the prober is do so.
+        prober: How to ask, from where the daemon will run.
 
     Returns:
         What is to be waited for when the daemon is gone.
@@ -29,12 +34,13 @@ async def check_all(name: str, checks: Sequence[Preflight]) -> list[Awaited]:
     awaited: list[Awaited] = []
 
     async def look(preflight: Preflight) -> None:
-        answer: object = preflight()
+        check = _at(preflight, prober)
+        answer: object = check()
         if not isinstance(answer, Awaitable):
             raise TypeError(f"{_name_of(preflight)} is no async callable: it gave {answer!r}")
         await answer
-        if isinstance(preflight, Recovering) and preflight.wait_for_recovery:
-            awaited.append((preflight, await preflight.recovery()))
+        if isinstance(check, Recovering) and check.wait_for_recovery:
+            awaited.append((check, await check.recovery()))
 
     @trio.lowlevel.enable_ki_protection
     async def check(number: int, preflight: Preflight) -> None:
@@ -51,11 +57,17 @@ async def check_all(name: str, checks: Sequence[Preflight]) -> list[Awaited]:
     return awaited
 
 
-def awaited_after(checks: Sequence[Preflight]) -> list[Awaited]:
+def _at(check: Preflight, prober: Prober) -> Preflight:
+    if prober.is_here or not isinstance(check, Placed):
+        return check
+    return check.at(prober)
+
+
+def awaited_after(checks: Sequence[Preflight], prober: Prober) -> list[Awaited]:
     """Say what is to be waited for when a daemon is gone that was not started here."""
     return [
         (check, check)
-        for check in checks
+        for check in (_at(each, prober) for each in checks)
         if isinstance(check, Recovering) and check.wait_for_recovery
     ]
 

@@ -164,7 +164,7 @@ class Launch:
             assert self._entry is not None
             self._entry.record = found.record
             self.instance_id = self.diary.instance_id = found.record.instance_id
-        recovery = Recovery(awaited_after(self._by.preflight))
+        recovery = Recovery(awaited_after(self._by.preflight, self._by.prober))
         ladder = self.config.stop_ladder
         self.stopper = Stopper(self.process, ladder, self.diary, self._entry, recovery)
         self.diary.note(Adopted, pid=self.process.pid, url=found.report.url)
@@ -252,7 +252,7 @@ class Launch:
         self.diary.note(Found, path=program)
         if self.predecessor is not None:
             await self.predecessor.recovered()
-        self._recovery = Recovery(await check_all(config.name, by.preflight))
+        self._recovery = Recovery(await check_all(config.name, by.preflight, by.prober))
         directory = None if self._entry is None else self._entry.registry.log_directory
         output = prepare.detached_output(config, directory) if self._detached else config.output
         prepare.open_sockets(config, self.sockets, by.prober)

@@ -61,8 +61,13 @@ class Prober(ABC):
         """
         raise _incapable(self, "connect to UNIX sockets")
 
-    async def find_binary(self, name: str) -> str:
+    async def find_binary(self, name: str, search_path: tuple[Path, ...] = ()) -> str:
         """Give the absolute path of a program that ``run`` could run.
+
+        Args:
+            name: The program's name or path.
+            search_path: Directories to look in first, as the spawner's ``find_binary`` does.
+                Defaults to none.
 
         Raises:
             BinaryNotFoundError: It is not there, or what is there can't be started.

@@ -187,7 +187,11 @@ class Search:
         )
         entry = self._entry_of(record)
         stopper = Stopper(
-            process, ladder, diary, entry, Recovery(awaited_after(self._by.preflight))
+            process,
+            ladder,
+            diary,
+            entry,
+            Recovery(awaited_after(self._by.preflight, self._by.prober)),
         )
         await stopper.stop()
         await stopper.recovered()

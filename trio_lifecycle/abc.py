@@ -49,6 +49,7 @@ __all__ = [
     "Marker",
     "Observer",
     "Peer",
+    "Placed",
     "Preflight",
     "Prober",
     "Process",
@@ -184,6 +185,23 @@ class Recovering(Protocol):
         Asked when the check itself has passed, within the same ``check_timeout``. What it gives is
         called again and again: it returns when all is back, and raises with a sentence as long as
         that is not so. For a daemon that was not started here the check itself serves.
+        """
+        ...
+
+
+@runtime_checkable
+class Placed(Protocol):
+    """A preflight check, besides, that can look at the machine where the daemon will run.
+
+    A check without it runs in this program, as any callable does, wherever the daemon will run.
+    """
+
+    def at(self, prober: Prober) -> Preflight:
+        """Give the check that asks by this prober; nothing is asked yet.
+
+        Called before each start whose prober is not here (``Prober.is_here``), and the check that
+        it gives takes this one's place; it may be Recovering, too. Of this one, ``check_timeout``
+        and the name in messages stay.
         """
         ...
 

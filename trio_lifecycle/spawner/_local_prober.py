@@ -81,9 +81,9 @@ class LocalProber(Prober):
         """Connect."""
         return await _contacts.connect_unix(path)
 
-    async def find_binary(self, name: str) -> str:
+    async def find_binary(self, name: str, search_path: tuple[Path, ...] = ()) -> str:
         """Look on this machine."""
-        return await self._spawner.find_binary(name, ())
+        return await self._spawner.find_binary(name, search_path)
 
     async def run(self, command: Command) -> Ran:
         """Run it under the spawner's own guarantee."""

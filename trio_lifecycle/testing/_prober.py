@@ -1,6 +1,7 @@
 """A prober that asks simulated daemons."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -75,7 +76,7 @@ class SimulatedProber(Prober):
             return _ABSENT
         return Contact(True, pid=None if incarnation.daemon.is_foreign else incarnation.pid)
 
-    async def find_binary(self, name: str) -> str:
+    async def find_binary(self, name: str, search_path: tuple[Path, ...] = ()) -> str:
         """Every command is there, unless only some programs were given."""
         await trio.lowlevel.checkpoint()
         self._find(name.rpartition("/")[2])
