@@ -1,6 +1,6 @@
 """How much memory this program, and what it starts, can still get."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,13 +41,18 @@ def rooms_in(directory: Path, top: Path) -> Iterator[Room]:
             container sees is a group like others.
     """
     for group in (directory, *directory.parents):
-        limits = (_number(group, name) for name in ("memory.max", "memory.high"))
-        limit = min((one for one in limits if one is not None), default=None)
+        limits = [_number(group, name) for name in ("memory.max", "memory.high")]
         used = _number(group, "memory.current")
-        if limit is not None and used is not None:
-            yield Room(max(0, limit - max(0, used - _reclaimable(group))), group)
+        if used is not None and limits != [None, None]:
+            yield Room(left_by(limits, used, _reclaimable(group)), group)
         if group == top:
             break
+
+
+def left_by(limits: Iterable[int | None], used: int, reclaimable: int) -> int:
+    """Give the bytes that limits leave of which one is set; None is no limit."""
+    limit = min(one for one in limits if one is not None)
+    return max(0, limit - max(0, used - reclaimable))
 
 
 def _number(group: Path, name: str) -> int | None:

@@ -24,6 +24,7 @@ from trio_lifecycle._sock_diag import (
     parse_row,
 )
 from trio_lifecycle._stat import Stat, parse_stat
+from trio_lifecycle._texts import on_one_line
 
 __all__ = [
     "DEFAULT_EPHEMERAL_PORTS",
@@ -141,10 +142,7 @@ def command_line(pid: int) -> str:
     if not line:
         stat = _read_stat(pid)
         line = f"[{stat.command}]" if stat else ""
-    shown = "".join(char if char.isprintable() else "?" for char in line)
-    if len(shown) > LONGEST_COMMAND_CHARS:
-        shown = shown[: LONGEST_COMMAND_CHARS - 3] + "..."
-    return shown
+    return on_one_line(line, LONGEST_COMMAND_CHARS)
 
 
 # --- acting on a process --------------------------------------------------------------------------

@@ -68,3 +68,9 @@ def check_plain_path(name: str, value: object) -> str:
 def with_sample_port(text: str) -> str:
     """Give a text as long as it can become."""
     return fill(text, {FREE_PORT: SAMPLE_PORT})
+
+
+def on_one_line(text: str, limit: int) -> str:
+    """Write a text for people: one line of at most so many characters, nothing unprintable."""
+    shown = "".join(char if char.isprintable() else "?" for char in text)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."

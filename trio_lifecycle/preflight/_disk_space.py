@@ -1,18 +1,25 @@
 """A check that a disk has room."""
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
 from attrs import field, frozen
 
+from trio_lifecycle.abc import Preflight, Prober
 from trio_lifecycle.preflight import _values
+from trio_lifecycle.preflight._elsewhere import Elsewhere, Told
 from trio_lifecycle.preflight._failure import CheckFailed
 from trio_lifecycle.preflight._file_exists import nearest
 from trio_lifecycle.preflight._thread import in_thread
 
 # A disk that sleeps needs some 10 s to spin up.
 DEFAULT_CHECK_TIMEOUT_S: Final = 15.0
+
+# The columns of df -P are total, used, available, used in percent; blanks may stand in the names
+# before and after them. A system may give neither total nor percent.
+_DF_ROW: Final = re.compile(r" [-\d]+ +[-\d]+ +(\d+) +(?:\d+%|-) +/")
 
 
 @frozen(repr=False)
@@ -50,9 +57,25 @@ class DiskSpace:
         try:
             place, free = await in_thread(free_bytes, self.path)
         except OSError as error:
-            raise CheckFailed(
-                f"how much is free at {self.path} can't be told: {error.strerror}"
-            ) from None
+            raise CheckFailed(f"{self._about} can't be told: {error.strerror}") from None
+        self._judge(str(place), free)
+
+    def at(self, prober: Prober) -> Preflight:
+        """Give the check of a disk of the prober's machine, by ``df``."""
+        return Elsewhere(self, prober, ("disk_of", str(self.path)), self._about, self._judge_told)
+
+    @property
+    def _about(self) -> str:
+        return f"how much is free at {self.path}"
+
+    def _judge_told(self, told: Told) -> None:
+        row = _DF_ROW.search(told.get("df") or "")
+        if row is None:
+            problem = told.get("problem") or "df does not say"
+            raise CheckFailed(f"{self._about} can't be told: {problem}")
+        self._judge(told.get("place") or str(self.path), int(row[1]) * 1024)
+
+    def _judge(self, place: str, free: int) -> None:
         wanted = self.gib * _values.BYTES_PER_GIB
         if free < wanted:
             raise CheckFailed(

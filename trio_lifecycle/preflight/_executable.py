@@ -7,7 +7,9 @@ from typing import Final
 from attrs import field, frozen
 
 from trio_lifecycle._binary import find_binary
+from trio_lifecycle.abc import Preflight, Prober
 from trio_lifecycle.preflight import _values
+from trio_lifecycle.preflight._elsewhere import asked_by
 from trio_lifecycle.preflight._thread import in_thread
 
 # A disk that sleeps needs some 10 s to spin up.
@@ -47,3 +49,26 @@ class Executable:
             BinaryNotFoundError: It is not there, or can't be started.
         """
         await in_thread(find_binary, self.name, self.search_path)
+
+    def at(self, prober: Prober) -> Preflight:
+        """Give the check of what the prober's commands can call."""
+        return _ExecutableElsewhere(self, prober)
+
+
+@frozen(repr=False)
+class _ExecutableElsewhere:
+    check: Executable
+    prober: Prober
+
+    def __repr__(self) -> str:
+        return repr(self.check)
+
+    async def __call__(self) -> None:
+        """Look for the program there.
+
+        Raises:
+            BinaryNotFoundError: It is not there, or can't be started.
+            CheckFailed: It could not be asked.
+        """
+        with asked_by(self.prober, f"whether {self.check.name} is there"):
+            await self.prober.find_binary(self.check.name, tuple(self.check.search_path))

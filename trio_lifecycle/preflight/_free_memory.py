@@ -1,12 +1,16 @@
 """A check that there is memory."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Final
 
 import trio
 from attrs import field, frozen
 
-from trio_lifecycle._memory import find_room
+from trio_lifecycle._memory import Room, find_room, left_by
+from trio_lifecycle.abc import Preflight, Prober
 from trio_lifecycle.preflight import _values
+from trio_lifecycle.preflight._elsewhere import Elsewhere, Told
 from trio_lifecycle.preflight._failure import CheckFailed
 
 # It reads some files of the kernel, in a millisecond.
@@ -45,7 +49,17 @@ class FreeMemory:
             CheckFailed: It is less, or can't be told.
         """
         await trio.lowlevel.checkpoint()
-        room = find_room()
+        self._judge(find_room())
+
+    def at(self, prober: Prober) -> Preflight:
+        """Give the check of the prober's machine, and of the control groups of its commands."""
+        about = "how much memory is free"
+        return Elsewhere(self, prober, ("memory",), about, self._judge_told)
+
+    def _judge_told(self, told: Told) -> None:
+        self._judge(min(_rooms_told(told), key=lambda room: room.bytes, default=None))
+
+    def _judge(self, room: Room | None) -> None:
         if room is None:
             raise CheckFailed(
                 "how much memory is free can't be told: proc(5) shows no MemAvailable"
@@ -58,3 +72,14 @@ class FreeMemory:
                 f"{where} {_values.in_gib(room.bytes)} of memory, and {_values.in_gib(wanted)} "
                 f"are needed: {cure}, or ask for less"
             )
+
+
+def _rooms_told(told: Told) -> Iterator[Room]:
+    """Read what the machine has, and what each control group with a limit leaves."""
+    machine = told.get("available") or ""
+    if machine.isdecimal():
+        yield Room(int(machine) * 1024, None)  # it says kB and means KiB
+    for line in told.every("group"):
+        most, high, used, reclaimable, place = line.split(" ", 4)
+        limits = [int(one) if one.isdecimal() else None for one in (most, high)]
+        yield Room(left_by(limits, int(used), int(reclaimable)), Path(place))

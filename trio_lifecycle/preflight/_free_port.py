@@ -11,9 +11,12 @@ from attrs import Attribute, field, frozen
 from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._holders import describe_any_holder, describe_holder
 from trio_lifecycle._urls import addresses
-from trio_lifecycle.abc import Preflight
+from trio_lifecycle.abc import Preflight, Prober
 from trio_lifecycle.preflight import _values
+from trio_lifecycle.preflight._elsewhere import Elsewhere, Told
 from trio_lifecycle.preflight._failure import CheckFailed
+from trio_lifecycle.preflight._port_told import describe_holder as holder_told
+from trio_lifecycle.preflight._port_told import find_refusal, look_for
 from trio_lifecycle.preflight._thread import in_thread
 
 # A bind takes microseconds; to find out who holds the port takes 3 us for each descriptor that is
@@ -87,7 +90,27 @@ class FreePort:
             except OSError as error:
                 if self.host.startswith("localhost") and error.errno in _NO_IPV6:
                     continue
-                raise CheckFailed(await self._explain(address, error)) from None
+                is_taken = error.errno == errno.EADDRINUSE
+                holder = await in_thread(_describe, address, self.port) if is_taken else ""
+                raise CheckFailed(self._explain(address, error.errno or 0, holder)) from None
+
+    def at(self, prober: Prober) -> Preflight:
+        """Give the check of a port of the prober's machine, by who listens there."""
+        return Elsewhere(
+            self,
+            prober,
+            look_for(self.port, self._addresses()),
+            f"whether port {self.port} of {self.host} is free",
+            judge=self._judge_told,
+            wait_for_recovery=self.wait_for_recovery,
+        )
+
+    def _judge_told(self, told: Told) -> None:
+        for address in self._addresses():
+            number = find_refusal(told, address, self.port)
+            if number is None or (self.host.startswith("localhost") and number in _NO_IPV6):
+                continue
+            raise CheckFailed(self._explain(address, number, holder_told(told, address)))
 
     async def recovery(self) -> Preflight:
         """Give the check itself: it was free before."""
@@ -96,11 +119,10 @@ class FreePort:
     def _addresses(self) -> tuple[str, ...]:
         return (self.host,) if self.host in ("0.0.0.0", "::") else addresses(self.host)
 
-    async def _explain(self, address: str, error: OSError) -> str:
+    def _explain(self, address: str, number: int, holder: str) -> str:
         place = f"port {self.port} of {address}"
-        match error.errno:
+        match number:
             case errno.EADDRINUSE:
-                holder = await in_thread(_describe, address, self.port)
                 return f"{place} is in use by {holder}: stop that, or choose another port"
             case errno.EACCES:
                 return (
@@ -109,7 +131,7 @@ class FreePort:
                 )
             case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
                 return f"{place} can't be had: {address} is no address of this machine"
-        return f"{place} can't be had: {os.strerror(error.errno or 0)}"
+        return f"{place} can't be had: {os.strerror(number)}"
 
 
 def _bind(address: str, port: int) -> None:

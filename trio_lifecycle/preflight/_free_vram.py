@@ -5,10 +5,12 @@ from typing import Final
 from attrs import Attribute, evolve, field, frozen
 
 from trio_lifecycle._errors import ConfigError
-from trio_lifecycle.abc import Preflight
+from trio_lifecycle.abc import Preflight, Prober
 from trio_lifecycle.preflight import _values
+from trio_lifecycle.preflight._elsewhere import Elsewhere
 from trio_lifecycle.preflight._failure import CheckFailed
-from trio_lifecycle.preflight._gpus import read_gpus
+from trio_lifecycle.preflight._gpus import GPU, read_gpus
+from trio_lifecycle.preflight._gpus_told import gpus_told
 from trio_lifecycle.preflight._thread import in_thread
 
 # Where no program keeps the driver loaded, it is loaded for the question: seconds for each GPU.
@@ -66,7 +68,21 @@ class FreeVRAM:
         Raises:
             CheckFailed: There is less, or no GPU.
         """
-        gpus = await in_thread(read_gpus, self.device)
+        self._judge(await in_thread(read_gpus, self.device))
+
+    def at(self, prober: Prober) -> Preflight:
+        """Give the check of the GPUs of the prober's machine, by ``nvidia-smi``."""
+        return Elsewhere(
+            self,
+            prober,
+            ("gpus",),
+            "how much GPU memory is free",
+            judge=lambda told: self._judge(gpus_told(told, self.device)),
+            wait_for_recovery=self.wait_for_recovery,
+            until=lambda told: self._wanted_after(gpus_told(told, self.device)).at(prober),
+        )
+
+    def _judge(self, gpus: list[GPU]) -> None:
         wanted = self.gib * _values.BYTES_PER_GIB
         if all(gpu.free < wanted for gpu in gpus):
             found = "; ".join(
@@ -80,7 +96,9 @@ class FreeVRAM:
 
     async def recovery(self) -> Preflight:
         """Ask for what is wanted, or for what is free now, less the tolerance, if that is less."""
-        gpus = await in_thread(read_gpus, self.device)
+        return self._wanted_after(await in_thread(read_gpus, self.device))
+
+    def _wanted_after(self, gpus: list[GPU]) -> "FreeVRAM":
         free_gib = max(gpu.free for gpu in gpus) / _values.BYTES_PER_GIB - RECOVERY_TOLERANCE_GIB
         # Of less than the tolerance, half must be back.
         return evolve(self, gib=min(self.gib, max(free_gib, self.gib / 2)))

@@ -11,8 +11,10 @@ from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._http import HTTPClient
 from trio_lifecycle._markers import markers_in
 from trio_lifecycle._questions import Question
-from trio_lifecycle._urls import check_url, host_of, port_of
+from trio_lifecycle._urls import check_url, host_of, loopback_addresses, port_of
+from trio_lifecycle.abc import Preflight, Prober
 from trio_lifecycle.preflight import _values
+from trio_lifecycle.preflight._elsewhere import asked_by, said_of
 from trio_lifecycle.preflight._failure import CheckFailed
 
 # TCP asks again 1 s and 3 s after the first try, should that be lost (RFC 6298).
@@ -66,8 +68,43 @@ class Reachable:
         """
         ask = _connect if self.url.startswith(_TCP) else _get
         problem = await ask(self.url)
+        self.judge(problem)
+
+    def at(self, prober: Prober) -> Preflight:
+        """Give the check of what the prober reaches."""
+        return _ReachableElsewhere(self, prober)
+
+    def judge(self, problem: str) -> None:
+        """Fail, if there is a problem; it is a part of a sentence."""
         if problem:
             raise CheckFailed(f"{self.url} {problem}: start what should be there, or mend the URL")
+
+
+@frozen(repr=False)
+class _ReachableElsewhere:
+    check: Reachable
+    prober: Prober
+
+    def __repr__(self) -> str:
+        return repr(self.check)
+
+    async def __call__(self) -> None:
+        """Connect from there; ask over HTTP, too, what is on the loopback of that machine.
+
+        A prober need not ask other hosts over HTTP from where it connects.
+
+        Raises:
+            CheckFailed: No answer came, or it could not be asked.
+        """
+        url = self.check.url
+        place = f"http://{url.removeprefix(_TCP)}" if url.startswith(_TCP) else url
+        with asked_by(self.prober, f"whether {url} answers"):
+            if place == url and loopback_addresses(host_of(url)):
+                problem = (await self.prober.ask(Question(url))).problem
+            else:
+                problem = (await self.prober.connect(host_of(place), port_of(place))).problem
+        with said_of(""):
+            self.check.judge(problem)
 
 
 async def _get(url: str) -> str:
