@@ -199,8 +199,8 @@ def _parse_tree(line: Line, text: str) -> Tree:
 
 def _parse_member(row: str) -> Member:
     wchan, pid, start, ppid, group, session, state, threads, name = row.split(" ", 8)
-    numbers = map(int, (pid, ppid, group, session))
-    return Member(Stat(*numbers, state, int(start), name, int(threads)), wchan.removeprefix("0"))
+    ids = int(pid), int(ppid), int(group), int(session)
+    return Member(Stat(*ids, state, int(start), name, int(threads)), "" if wchan == "0" else wchan)
 
 
 def _parse_told(row: str) -> Told:

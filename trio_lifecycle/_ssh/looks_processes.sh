@@ -167,3 +167,8 @@ tl_say_start() {
 	case $2 in [ZXx]) return ;; esac
 	printf '%s %s\n' "$1" "${21}"
 }
+
+# The start time, of what tl_read_stat has read.
+tl_start() {
+	printf '%s' "${20}"
+}
