@@ -1,0 +1,164 @@
+"""One start on another machine: a launcher there, and what it says of the process."""
+
+import errno
+import os
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Final
+from uuid import uuid4
+
+import trio
+
+from trio_lifecycle._errors import SpawnError
+from trio_lifecycle._ssh._order import Order, write_order
+from trio_lifecycle._ssh._session import LostError, Session
+
+# Of a line of the launcher. A line without end is not its.
+_LONGEST_LINE_BYTES: Final = 65_536
+
+# What a start may be refused for; the shell says it in words only.
+_REFUSALS: Final = (
+    *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ETXTBSY, errno.E2BIG),
+    *(errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ELIBBAD, errno.EIO),
+    *(errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG),
+)
+_RETRYABLE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+
+
+async def launch(session: Session, order: Order) -> "Launched":
+    """Start a process on another machine, up to its gate; nothing of the program has run then.
+
+    The session's command is ``sh -s``. Where the session ends before ``Launched.open_gate``, by
+    whatever means and on whichever side, nothing has run and nothing is left. The session is closed
+    where this raises.
+
+    Raises:
+        SpawnError: It is refused there, or can't be said.
+        LostError: The connection is gone. Nothing has run.
+    """
+    launched = Launched(session, order)
+    try:
+        await launched._begin()
+    except BaseException:
+        session.close()
+        raise
+    return launched
+
+
+class Launched:
+    """A process on another machine, and the session of its launcher.
+
+    Attributes:
+        session: The launcher's session.
+        pid: Its number.
+        start_time: When it started, in ticks since that machine's boot.
+        boot_id: Of that machine's boot.
+        pid_namespace: The pid namespace that its number belongs to.
+        log_file: The whole path of the file that its output goes to.
+    """
+
+    def __init__(self, session: Session, order: Order) -> None:
+        self.session = session
+        self.pid = 0
+        self.start_time = 0
+        self.boot_id = ""
+        self.pid_namespace = 0
+        self.log_file = ""
+        self._order = order
+        self._token = f"trio-{uuid4().hex}"
+        self._heard = b""
+        self._said: dict[str, str] = {}
+        self._ended: str | None = None
+        self._turn = trio.Lock()
+
+    async def _begin(self) -> None:
+        await self.session.send(_script() + write_order(self._order, self._token))
+        await self._hear("pid", "refused", "exit")
+        if "pid" not in self._said:
+            raise self._refusal()
+        pid, start, self.boot_id, space, self.log_file = self._said["pid"].split(" ", 4)
+        self.pid, self.start_time = int(pid), int(start)
+        self.pid_namespace = int(space) if space.isdecimal() else 0
+
+    async def open_gate(self) -> None:
+        """Let the process become the program; returns when it has. Again is fine.
+
+        Raises:
+            SpawnError: It can't be executed, or the process has ended. Nothing of it has run.
+            LostError: The connection is gone. Whether it runs is not known.
+        """
+        if not {"exec", "refused"} & self._said.keys():
+            await self.session.send(b"go\n")
+            await self._hear("exec", "refused")
+        if "refused" in self._said:
+            raise self._refusal()
+
+    async def wait_end(self) -> int | None:
+        """Wait until the process has ended, and give its exit status, as ``subprocess`` counts.
+
+        A cancellation loses nothing.
+
+        Raises:
+            LostError: The connection is gone; how it ended, or whether, is not known.
+        """
+        await self._hear("exit")
+        return int(self._said["exit"])
+
+    async def leave(self) -> None:
+        """Let it run on, and close the session.
+
+        Raises:
+            LostError: The connection is gone. If the gate was open, it runs on all the same.
+        """
+        try:
+            await self.session.send(b"leave\n")
+            await self._hear("left")
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the session. What stands at its gate ends; what runs, runs on."""
+        self.session.close()
+
+    async def _hear(self, *words: str) -> None:
+        """Wait until the launcher has said one of these."""
+        while not self._said.keys() & words:
+            async with self._turn:
+                if not self._said.keys() & words:
+                    await self._receive()
+
+    async def _receive(self) -> None:
+        if self._ended is None:
+            data = await self.session.receive()
+            self._take(data)
+            if data:
+                return
+            complaints = self.session.complaints().strip()
+            self._ended = f": {complaints}" if complaints else ""
+        raise LostError(f"the launcher has ended{self._ended}")
+
+    def _take(self, data: bytes) -> None:
+        *lines, rest = (self._heard + data).split(b"\n")
+        self._heard = rest[-_LONGEST_LINE_BYTES:]
+        for line in lines:
+            # A banner without a line's end may stand before it.
+            _, found, said = line.partition(f"{self._token} ".encode())
+            if found:
+                word, _, facts = said.decode(errors="surrogateescape").partition(" ")
+                self._said.setdefault(word, facts)
+
+    def _refusal(self) -> SpawnError:
+        words = self._said.get("refused", "").strip()
+        if not words:
+            words = f"the launcher ended with {self._said.get('exit')}"
+        words = re.sub(r"^.*trio_lifecycle gate: (line )?\d+: (exec: )?", "", words)
+        number = next((n for n in _REFUSALS if os.strerror(n) in words), None)
+        if number is None and words.endswith("not found"):
+            number = errno.ENOENT
+        return SpawnError(self._order.name, words, number, number in _RETRYABLE)
+
+
+@cache
+def _script() -> bytes:
+    return files(__package__).joinpath("launcher.sh").read_bytes()

@@ -1,0 +1,297 @@
+# Starts one daemon on this machine and stays with it for as long as the session lasts.
+#
+# It is sent to `sh -s`, followed by what to start: variables trio_*, the functions
+# trio_limits and trio_env, and the call `trio_launch PROGRAM COMMAND...`: the command is the program
+# with its arguments, after env(1) perhaps. Nothing but POSIX sh, /proc and small tools is needed.
+# What it says begins with the token:
+#   pid PID START BOOT NAMESPACE LOG   the process stands at its gate
+#   exec                               it has become the program
+#   refused TEXT                       it will not; nothing of the program has run
+#   exit STATUS                        it has ended, as subprocess counts
+#   left                               it runs on, and nobody here knows it any more
+#
+# Who is who: the shell itself hears the session and alone holds the gate's other end. The waiter is
+# the daemon's parent, and says how it ended. The watchdog hears by a FIFO that the shell has ended.
+#   3 session, 4 words of the waiter, 5 life, 6 and 7 gate, 8 exec, 9 log
+
+trio_say() {
+    printf '%s %s\n' "$trio_token" "$*" >&3
+}
+
+trio_refuse() {
+    trio_say refused "$(printf %s "$*" | tr '\n' ' ')"
+    exit 70
+}
+
+# Field 22 of /proc/PID/stat. What is in the brackets before it may be anything.
+trio_start_of() {
+    read -r trio_stat <"/proc/$1/stat" || return
+    set -- ${trio_stat##*) }
+    shift 19
+    trio_start=$1
+}
+
+trio_begin() {
+    exec 3>&1
+    trio_mask=$(umask)
+    umask 077
+    [ -r /proc/self/stat ] || trio_refuse 'there is no /proc on that machine, so it is no Linux'
+    read -r trio_boot </proc/sys/kernel/random/boot_id
+    trio_space=$(readlink /proc/self/ns/pid)
+    trio_space=${trio_space#*[}
+    trio_space=${trio_space%]}
+    trio_setsid=$(command -v setsid) ||
+        trio_refuse 'there is no setsid on that machine; install util-linux or busybox'
+    trio_shell=$(command -v sh)
+    case ${XDG_STATE_HOME-} in
+        /*) trio_state=$XDG_STATE_HOME/trio-lifecycle ;;
+        *) trio_state=${HOME-}/.local/state/trio-lifecycle ;;
+    esac
+}
+
+# A shell runs a file that the kernel can't execute as a script of its own. This is how that never
+# comes about: it is a program for this machine, or a script with a first line, down to a program.
+trio_check_program() {
+    trio_file=$1 trio_depth=0
+    while :; do
+        [ -e "$trio_file" ] || trio_refuse "$trio_file: No such file or directory"
+        [ ! -d "$trio_file" ] || trio_refuse "$trio_file is a directory"
+        [ -x "$trio_file" ] || trio_refuse "$trio_file: Permission denied"
+        [ -r "$trio_file" ] || return 0
+        case $(trio_magic "$trio_file") in
+            2321*) ;;
+            7f454c46*)
+                trio_check_machine
+                return
+                ;;
+            *) trio_refuse "$trio_file: Exec format error" ;;
+        esac
+        trio_depth=$((trio_depth + 1))
+        [ "$trio_depth" -lt 6 ] || return 0
+        IFS= read -r trio_line <"$trio_file"
+        trio_line=${trio_line#??}
+        trio_line=${trio_line#"${trio_line%%[!	 ]*}"}
+        trio_file=${trio_line%%[	 ]*}
+        [ -n "$trio_file" ] || trio_refuse "$1: Exec format error"
+    done
+}
+
+trio_magic() {
+    od -An -v -tx1 -N 20 "$1" 2>/dev/null | tr -d ' \n'
+}
+
+# The word size and the machine that an ELF file is for, against those of this shell.
+trio_check_machine() {
+    trio_theirs=$(trio_magic "$trio_file" | cut -c 9-10,37-40)
+    case $trio_theirs:$(trio_magic "/proc/$$/exe" | cut -c 9-10,37-40) in
+        "$trio_theirs:$trio_theirs" | 010300:023e00 | 013e00:023e00 | 012800:02b700) return ;;
+    esac
+    for trio_entry in /proc/sys/fs/binfmt_misc/qemu*; do
+        [ ! -e "$trio_entry" ] || return 0
+    done
+    trio_refuse "$trio_file: Exec format error (it is for another kind of machine)"
+}
+
+# Sets trio_log to the whole path of the log, and opens it as 9.
+trio_open_log() {
+    if [ -z "$trio_log" ]; then
+        trio_logs=$trio_state/logs
+        trio_words=$(mkdir -p "$trio_logs" 2>&1) || trio_refuse "$trio_words"
+        trio_check_private "$trio_logs"
+        trio_log=$trio_logs/$trio_name.log
+        trio_rotate
+    fi
+    case $trio_log in /*) ;; *) trio_log=$PWD/$trio_log ;; esac
+    trio_check_log
+    trio_words=$( (exec 9>>"$trio_log") 2>&1) || trio_refuse "$trio_log: ${trio_words##*: }"
+    exec 9>>"$trio_log"
+}
+
+trio_check_private() {
+    [ -d "$1" ] && [ ! -h "$1" ] || trio_refuse "$1 is a link or no directory"
+    [ -O "$1" ] || trio_refuse "$1 belongs to another user"
+    case $(ls -ld "$1") in
+        d????w* | d???????w*) trio_refuse "$1 can be written by others; make it mode 0700" ;;
+    esac
+}
+
+trio_check_log() {
+    if [ -h "$trio_log" ]; then
+        trio_refuse "$trio_log is a symbolic link; it is not followed"
+    elif [ -d "$trio_log" ]; then
+        trio_refuse "$trio_log is a directory"
+    elif [ -f "$trio_log" ]; then
+        [ -O "$trio_log" ] || trio_refuse "$trio_log belongs to another user"
+    elif [ -e "$trio_log" ]; then
+        [ -c "$trio_log" ] || trio_refuse "$trio_log is neither a file nor a device"
+    else
+        # Not through a link that comes in between: -C makes what was not there.
+        trio_words=$( (set -C && : >"$trio_log") 2>&1) ||
+            trio_refuse "$trio_log: ${trio_words##*: }"
+    fi
+}
+
+trio_is_log() {
+    [ -f "$1" ] && [ ! -h "$1" ] && [ -O "$1" ]
+}
+
+# The last five are kept: NAME.log becomes NAME.log.1, that becomes NAME.log.2, and so on.
+trio_rotate() {
+    trio_is_log "$trio_log" && [ -s "$trio_log" ] || return 0
+    trio_free=1
+    while [ "$trio_free" -lt 4 ] && { [ -e "$trio_log.$trio_free" ] || [ -h "$trio_log.$trio_free" ]; }; do
+        trio_free=$((trio_free + 1))
+    done
+    while [ "$trio_free" -gt 0 ]; do
+        trio_from=$trio_log.$((trio_free - 1))
+        [ "$trio_free" -gt 1 ] || trio_from=$trio_log
+        trio_to=$trio_log.$trio_free
+        if [ -h "$trio_to" ] || [ -e "$trio_to" ] && ! trio_is_log "$trio_to"; then
+            trio_refuse "$trio_to is no log file of this user"
+        fi
+        trio_words=$(mv -f "$trio_from" "$trio_to" 2>&1) || trio_refuse "$trio_words"
+        trio_free=$((trio_free - 1))
+    done
+}
+
+# A directory that only this user can use, for the FIFOs. It is gone again once they are open.
+trio_make_directory() {
+    mkdir -p "$trio_state" 2>/dev/null
+    for trio_base in "$trio_state" "${TMPDIR-}" /tmp; do
+        trio_dir=$trio_base/trio-lifecycle.$$.$trio_token
+        [ -n "$trio_base" ] && trio_words=$(mkdir "$trio_dir" 2>&1) || continue
+        trio_words=$(mkfifo "$trio_dir/gate" "$trio_dir/exec" "$trio_dir/words" \
+            "$trio_dir/life" 2>&1) && return
+        rm -rf "$trio_dir"
+    done
+    trio_refuse "no private directory could be made: $trio_words"
+}
+
+# Linux opens a FIFO to read and write without waiting for its other end; nothing else can. So each
+# is opened before anybody is started, and no open can block for ever.
+trio_open_fifos() {
+    exec 4<>"$trio_dir/exec" 8<"$trio_dir/exec" 4<>"$trio_dir/words"
+    exec 5<>"$trio_dir/life" 7<>"$trio_dir/gate" 6<"$trio_dir/gate"
+}
+
+# The process-to-be. Its number, and what opens the gate, are its own: it dies with the other end.
+# The redirections are those of a group, so that the shell keeps copies to undo them, close-on-exec:
+# `exec` is said by the kernel. bash goes on after an exec that was refused, others run the trap.
+trio_gate='
+exec 4>"/proc/$1/fd/8" || exit 75
+trio_pid=$$
+read -r trio_stat <"/proc/$$/stat"
+trio_line=$2 trio_pwd=$3 trio_given=$4 trio_variable=$5
+shift 5
+trio_numbers() { shift 19; trio_start=$1; }
+trio_numbers ${trio_stat##*) }
+printf "%s\n" "${trio_line%%%*}pid $$ $trio_start ${trio_line#*%}" >&3
+IFS= read -r trio_go && [ "$trio_go" = go ] || exit 75
+echo open >&4
+case $trio_pwd in
+    set) PWD=$trio_given; export PWD ;;
+    unset) unset PWD ;;
+esac
+[ -z "$trio_variable" ] || export "$trio_variable=$$"
+trap "echo refused >&4" EXIT
+[ -z "${BASH_VERSION-}" ] || shopt -s execfail
+{ exec "$@"; } </dev/null 3>&- 4>&-
+echo refused >&4
+trap - EXIT
+exit 126
+'
+
+trio_become() {
+    exec 4>&- 5>&- 7>&- 8<&-
+    [ -z "$trio_cwd" ] || trio_words=$(CDPATH= cd -- "$trio_cwd" 2>&1) ||
+        trio_refuse "its working directory $trio_cwd: ${trio_words##*: }"
+    [ -z "$trio_cwd" ] || CDPATH= cd -- "$trio_cwd"
+    trio_words=$(trio_limits 2>&1) || trio_refuse "its limits can't be set: $trio_words"
+    trio_limits
+    umask "${trio_umask:-$trio_mask}"
+    trio_set="$trio_setsid" trio_sh="$trio_shell"
+    trio_env
+    exec "$trio_set" "$trio_sh" -c "$trio_gate" 'trio_lifecycle gate' "$$" \
+        "$trio_token %$trio_boot $trio_space $trio_log" "$trio_pwd" "$trio_given" \
+        "$trio_variable" "$@"
+}
+
+# The daemon's parent. A shell says in words, before it goes on, that a signal has ended what it
+# waited for; only by that is 137 of `exit 137` told from that of SIGKILL. None of them says so of
+# SIGINT and SIGPIPE, nor bash of SIGTERM.
+trio_wait() {
+    read -r trio_me trio_rest </proc/self/stat
+    printf '%s\n' "$trio_me"
+    exec >&3 2>&4 5>&- 7>&- 8<&-
+    (trio_become "$@") <&6 >&9 2>&1 6<&- 9>&-
+    trio_status=$?
+    echo end >&4
+    read -r trio_words <&4
+    case $trio_status:$trio_words:${BASH_VERSION+bash} in
+        130:* | 141:* | 143:*:bash) trio_status=$((128 - trio_status)) ;;
+        *:end:*) ;;
+        *) [ "$trio_status" -le 128 ] || trio_status=$((128 - trio_status)) ;;
+    esac
+    trio_say exit "$trio_status"
+}
+
+# What a shell starts with & ignores SIGINT and SIGQUIT, and so would the daemon. So the waiter is
+# part of a pipeline, and whoever would wait for that is killed by its other part.
+trio_start_waiter() {
+    {
+        trio_waiter=$(
+            (
+                trio_wait "$@" | {
+                    read -r trio_me
+                    printf '%s\n' "$trio_me"
+                    read -r trio_a trio_b trio_c trio_parent trio_rest </proc/self/stat
+                    kill -s KILL "$trio_parent"
+                }
+            )
+        )
+    } 2>/dev/null
+}
+
+# Reads until the shell has ended, by whatever means, and ends the waiter, so that the session ends.
+trio_watch() {
+    trap '' HUP INT TERM
+    exec 4>&- 5>&- 6<&- 7>&- 8<&- 9>&-
+    trio_start_of "$trio_waiter" && trio_known=$trio_start || exit 0
+    while read -r trio_word; do :; done
+    trio_start_of "$trio_waiter" && [ "$trio_start" = "$trio_known" ] &&
+        kill -s KILL "$trio_waiter"
+}
+
+trio_open_gate() {
+    echo go >&7
+    if ! read -r trio_word <&8; then
+        trio_say refused its process has ended at its gate
+    elif read -r trio_word <&8; then
+        trio_say refused "$(tail -n 1 "$trio_log" 2>/dev/null)"
+    else
+        trio_say exec
+    fi
+}
+
+trio_launch() {
+    trio_begin
+    trio_check_program "$1"
+    shift
+    trio_open_log
+    trio_make_directory
+    trio_open_fifos
+    trio_start_waiter "$@"
+    trio_watch </proc/$$/fd/5 2>/dev/null &
+    rm -rf "$trio_dir"
+    exec 4>&- 6<&- 9>&-
+    while read -r trio_word; do
+        case $trio_word in
+            go) trio_open_gate ;;
+            leave)
+                trio_say left
+                break
+                ;;
+        esac
+    done
+    exit 0
+}
