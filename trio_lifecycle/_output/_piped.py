@@ -8,11 +8,7 @@ from typing import Final
 import trio
 
 from trio_lifecycle._destination import Output
-from trio_lifecycle._framing import LineFramer
-from trio_lifecycle._output._lines import Lines
-from trio_lifecycle._output._sink import Destination
-from trio_lifecycle._output._tail import Tail
-from trio_lifecycle._secrets import Secrets
+from trio_lifecycle._output._intake import Intake
 from trio_lifecycle.abc import Hearing, Process
 
 # As much as a pipe holds by default (pipe(7)), so that one read empties it.
@@ -40,17 +36,7 @@ class PipedOutput:
         self, name: str, output: Output, read_end: int, secrets: Iterable[str] = ()
     ) -> None:
         self._fd = read_end
-        known = Secrets(secrets)
-        # Before it is cut into lines or to a tail, which could cut a secret.
-        self._blotter = known.bytes_blotter() if known else None
-        self._destination = Destination(name, output)
-        self._tail = Tail(output.tail_bytes)
-        self._framer = LineFramer()
-        self._lines = Lines()
-        # Who hears all for the ready mode hears secrets, too: the URL that a line tells may hold
-        # one, and is needed as it is.
-        self._heard = Lines() if known else self._lines
-        self._heard_framer = LineFramer()
+        self._intake = Intake(name, output, secrets)
         self.heard_at: float | None = None
 
     # Ctrl-C may strike in any task that runs Python code; here it would break off the whole owner.
@@ -64,7 +50,7 @@ class PipedOutput:
                     await trio.lowlevel.wait_readable(self._fd)
                 elif chunk:
                     self.heard_at = trio.current_time()
-                    self._take(chunk)
+                    self._intake.take(chunk)
                     # Others must have their turn however much the daemon writes.
                     await trio.lowlevel.checkpoint()
                 else:
@@ -81,7 +67,7 @@ class PipedOutput:
     def _take_all(self) -> int:
         room = _MOST_TAKEN_BYTES
         while self._fd >= 0 and room > 0 and (chunk := self._read()):
-            self._take(chunk)
+            self._intake.take(chunk)
             room -= len(chunk)
         return _MOST_TAKEN_BYTES - room
 
@@ -92,15 +78,15 @@ class PipedOutput:
 
     def tail(self) -> bytes:
         """Give the end of the output so far."""
-        return bytes(self._tail)
+        return self._intake.tail()
 
     def lines(self, process: Process) -> AsyncIterator[str]:
         """Give the lines that come from now on."""
-        return self._lines.read()
+        return self._intake.lines()
 
     def hear_lines(self, process: Process, hear: Callable[[list[str]], None]) -> Hearing:
         """Have every line heard that comes from now on."""
-        return self._heard.hear(hear, self._look)
+        return self._intake.hear(hear, self._look)
 
     def close(self) -> None:
         """Let go of the pipe and of what was opened. Calling it again is fine."""
@@ -115,36 +101,10 @@ class PipedOutput:
 
         Calling it again is fine.
         """
-        self._take(b"", is_last=True)
-        self._pass_on(self._framer.close())
-        self._heard.feed(self._heard_framer.close())
-        self._destination.close()
-        self._lines.close()
-        self._heard.close()
+        self._intake.finish()
 
     def _read(self) -> bytes | None:
         try:
             return os.read(self._fd, _READ_BYTES)
         except BlockingIOError:
             return None
-
-    def _take(self, chunk: bytes, *, is_last: bool = False) -> None:
-        if self._blotter is not None:
-            self._have_heard(chunk)
-            chunk = self._blotter.close() if is_last else self._blotter.feed(chunk)
-        self._tail.feed(chunk)
-        self._destination.feed(chunk)
-        if self._destination.takes_lines or self._lines.wanted:
-            self._pass_on(self._framer.feed(chunk))
-        else:
-            self._framer.skip(chunk)
-
-    def _have_heard(self, chunk: bytes) -> None:
-        if self._heard.wanted:
-            self._heard.feed(self._heard_framer.feed(chunk))
-        else:
-            self._heard_framer.skip(chunk)
-
-    def _pass_on(self, lines: list[str]) -> None:
-        self._destination.feed_lines(lines)
-        self._lines.feed(lines)
