@@ -122,7 +122,7 @@ ONLY_IN = {
     "pynvml": ("preflight", "_gpus"),
 }
 # The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.
-OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel")}
+OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel", "_table")}
 # Of the room ready those that touch this machine, because daemons report to it. All others ask the
 # prober and the process, for the daemon may run on another machine.
 EARS = {

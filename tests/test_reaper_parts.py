@@ -14,7 +14,15 @@ import trio
 
 from tests.support import PATIENCE_S, request
 from trio_lifecycle import SpawnError
-from trio_lifecycle.spawner import _guarded, _kernel, _reaper, _reaper_program, _reapers, _streams
+from trio_lifecycle.spawner import (
+    _guarded,
+    _kernel,
+    _reaper,
+    _reaper_program,
+    _reapers,
+    _streams,
+    _table,
+)
 from trio_lifecycle.spawner._family import Daemon, Family, signal_child
 from trio_lifecycle.spawner._reaper_program import ReaperStartError
 from trio_lifecycle.spawner._refusals import refusal
@@ -109,14 +117,14 @@ def rows(count: int) -> dict[int, Daemon]:
 
 
 def test_the_table_is_whole_after_each_of_many_changes() -> None:
-    with mmap.mmap(-1, _reaper.TABLE_BYTES) as table:
-        assert {} == _reaper.read_table(table)
+    with mmap.mmap(-1, _table.TABLE_BYTES) as table:
+        assert {} == _table.read_table(table)
         inner = _reaper.Inner.__new__(_reaper.Inner)
         inner.table = table
         for count in (1, 300, 2, 0, 5, 1000, 999, 3):
             inner.daemons = rows(count)
             inner.publish()
-            read = _reaper.read_table(table)
+            read = _table.read_table(table)
             assert set(range(1, count + 1)) == set(read)
             assert all(((15, 10.0),) == daemon.rungs for daemon in read.values())
 

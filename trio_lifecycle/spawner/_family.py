@@ -1,6 +1,8 @@
 """The family of a reaper: all processes below it, to which daemon each belongs, and their end.
 
-A part of the program in ``_reaper.py``, so it imports nothing of the package but another part.
+A part of the program in ``_reaper.py``, so it imports nothing of the package but another part. It
+is sent to other machines, too (``_ssh/guard.py``), so what Python 3.7 does not know is not used, or
+has a way round there.
 """
 
 from __future__ import annotations
@@ -120,10 +122,12 @@ class Family:
                 elif pid in self.strays:
                     # Not reaped, it keeps its number, so that its owner is asked for once.
                     strays[pid] = self.strays[pid]
-                elif (seen := look(pid)) is not None:
-                    strays[pid] = self.judge(seen)
                 else:
-                    again = True
+                    seen = look(pid)
+                    if seen is None:
+                        again = True
+                    else:
+                        strays[pid] = self.judge(seen)
             self.strays = strays
             if not again:
                 break
@@ -169,9 +173,8 @@ class Family:
         found: dict[int, Seen] = {}
         waiting = [*pids]
         for pid in waiting:  # it grows
-            if pid in found or (seen := look(pid)) is None:
-                continue
-            if with_theirs or not seen.is_reaper:
+            seen = None if pid in found else look(pid)
+            if seen is not None and (with_theirs or not seen.is_reaper):
                 found[pid] = seen
                 waiting += children(pid)
         return [*found.values()]
@@ -320,15 +323,19 @@ class Family:
             if again is not None:
                 dues.append(now + again)
             if dues:
-                wait_for(poll, wake, min(dues) - time.monotonic())
+                self.wait(poll, wake, min(dues) - time.monotonic())
             self.reap()
         pause = SHORTEST_PAUSE_S
         while self.kill_everybody():
             # What forks faster than it can be killed is stopped before.
             for seen in self.descend(own_children()):
                 self.send(seen, STOP)
-            wait_for(poll, wake, pause)
+            self.wait(poll, wake, pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def wait(self, poll: select.poll, wake: int, seconds: float) -> None:
+        """Wait until a child has ended, at most so long."""
+        wait_for(poll, wake, seconds)
 
     def climb(self, daemon: Daemon, now: float) -> None:
         """Send the signal of a daemon's next rung."""

@@ -1,6 +1,7 @@
 """What the reaper asks of the kernel: processes, their children, control groups.
 
-A part of the program in ``_reaper.py``, so it imports nothing of the package.
+A part of the program in ``_reaper.py``, so it imports nothing of the package. It is sent to other
+machines, too (``_ssh/guard.py``), so what Python 3.7 does not know is not used.
 """
 
 from __future__ import annotations
@@ -9,6 +10,16 @@ import os
 import select
 import time
 
+# The module ``typing`` would be a tenth of the memory.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# The modules ``signal`` and ``ctypes`` cost more to import than all the rest.
+_signal: Any = __import__("_signal")
+_ctypes: Any = __import__("_ctypes")
+
+PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 # What the reaper calls itself, in lists of processes and for its like.
 REAPER = b"trio-reaper"
 # poll(2) takes at most 24.8 days.
@@ -146,3 +157,18 @@ def remove(cgroup: str) -> None:
         os.rmdir(cgroup)  # noqa: PTH106 - no pathlib here
     except OSError:
         pass
+
+
+def be_subreaper() -> None:
+    """Become the parent of all orphans below."""
+    function = _ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "prctl")
+    if _ctypes.call_cdeclfunction(function, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
+        raise OSError("this kernel knows no child subreapers")
+
+
+def hear_of_children() -> int:
+    """Have a descriptor become readable whenever a child has ended."""
+    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.signal(_signal.SIGCHLD, lambda signum, frame: None)
+    _signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    return read_end

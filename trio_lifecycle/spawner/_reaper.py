@@ -1,9 +1,9 @@
 """The reaper: starts daemons for a program, and leaves none of their processes when that ends.
 
 A program of its own, run by ``python -I -S``. It imports nothing of the package but
-``_renumbering.py``, ``_kernel.py`` and ``_family.py``, which are handed to it with this file, and
-only modules that cost next to nothing: it is started on the way to the first daemon, and stays in
-memory.
+``_renumbering.py``, ``_kernel.py``, ``_family.py`` and ``_table.py``, which are handed to it with
+this file, and only modules that cost next to nothing: it is started on the way to the first daemon,
+and stays in memory.
 
 It forks once, into two processes that both are child subreapers (prctl(2)), so that whatever a
 daemon starts, and however it forks away, ends up as a child of one of them:
@@ -42,16 +42,23 @@ from errno import EINVAL, EMFILE, EPERM
 
 from trio_lifecycle._renumbering import moves
 from trio_lifecycle.spawner._family import CONT, KILL, Daemon, Family
-from trio_lifecycle.spawner._kernel import LONGEST_POLL_S, REAPER, ticks_now, write
+from trio_lifecycle.spawner._kernel import (
+    LONGEST_POLL_S,
+    REAPER,
+    be_subreaper,
+    hear_of_children,
+    ticks_now,
+    write,
+)
+from trio_lifecycle.spawner._table import TABLE_BYTES, read_table, write_table
 
 # The module ``typing`` would be a tenth of the memory.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-# The modules ``signal`` and ``ctypes`` cost more to import than all the rest.
+# The module ``signal`` costs more to import than all the rest.
 _signal: Any = __import__("_signal")
-_ctypes: Any = __import__("_ctypes")
 
 # What the application passes as standard streams; the third takes tracebacks.
 SOCKET, APPLICATION = 0, 1
@@ -59,10 +66,7 @@ SOCKET, APPLICATION = 0, 1
 BY_MEMFD = 60_000
 # SCM_MAX_FD, <net/scm.h>.
 MOST_DESCRIPTORS = 253
-# Only what is used takes memory; a daemon takes some 100 bytes.
-TABLE_BYTES, HEAD_BYTES = 1 << 24, 16
 CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
-PR_SET_CHILD_SUBREAPER = 36  # <linux/prctl.h>
 # What the processor raises is not to be ignored.
 HEEDED = {
     *(_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCONT, _signal.SIGCHLD, _signal.SIGSEGV),
@@ -233,19 +237,9 @@ class Inner(Family):
         self.publish()
 
     def publish(self) -> None:
-        """Leave a table of all daemons for the outer process.
-
-        It is whole at any instant: its place is written last, in one small piece.
-        """
+        """Leave a table of all daemons for the outer process."""
         self.has_changed = False
-        rows = [(d.pid, d.start, d.rungs, d.mark, d.cgroup) for d in self.daemons.values()]
-        blob = marshal.dumps(rows)
-        place, length = read_head(self.table)
-        # Behind the one that is there, or in front of it if there is room.
-        place = HEAD_BYTES if place >= HEAD_BYTES + len(blob) else place + length
-        if place + len(blob) <= TABLE_BYTES:
-            self.table[place : place + len(blob)] = blob
-            self.table[:HEAD_BYTES] = place.to_bytes(8, "big") + len(blob).to_bytes(8, "big")
+        write_table(self.table, self.daemons)
 
     # --- the loop ---
 
@@ -288,22 +282,6 @@ class Inner(Family):
 CLOEXEC = 0x40000000  # MSG_CMSG_CLOEXEC, <bits/socket.h>
 
 
-def read_head(table: mmap.mmap) -> tuple[int, int]:
-    """Give place and length of the table of daemons."""
-    head = table[:HEAD_BYTES]
-    return int.from_bytes(head[:8], "big") or HEAD_BYTES, int.from_bytes(head[8:], "big")
-
-
-def read_table(table: mmap.mmap) -> dict[int, Daemon]:
-    """Read the table of daemons; again if it was written meanwhile."""
-    while True:
-        place, length = read_head(table)
-        blob = table[place : place + length]
-        if (place, length) == read_head(table):
-            rows = marshal.loads(blob) if blob else []
-            return {row[0]: Daemon(*row) for row in rows}
-
-
 def outlive(inner: int, table: mmap.mmap, application: int, wake: int) -> Family:
     """Wait for the end of the inner process; give what it has left behind.
 
@@ -328,21 +306,6 @@ def outlive(inner: int, table: mmap.mmap, application: int, wake: int) -> Family
     family = Family(read_table(table))
     family.drop_ghosts()
     return family
-
-
-def be_subreaper() -> None:
-    """Become the parent of all orphans below."""
-    function = _ctypes.dlsym(_ctypes.dlopen(None, os.RTLD_NOW), "prctl")
-    if _ctypes.call_cdeclfunction(function, (PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)):
-        raise OSError("this kernel knows no child subreapers")
-
-
-def hear_of_children() -> int:
-    """Have a descriptor become readable whenever a child has ended."""
-    read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    _signal.signal(_signal.SIGCHLD, lambda signum, frame: None)
-    _signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    return read_end
 
 
 def main() -> None:

@@ -15,7 +15,10 @@ from trio_lifecycle.spawner._streams import above_streams
 # The files that make up the program, parts first.
 _PROGRAM: Final = tuple(
     f"trio_lifecycle.{part}"
-    for part in ("_renumbering", "spawner._kernel", "spawner._family", "spawner._reaper")
+    for part in (
+        *("_renumbering", "spawner._kernel", "spawner._family", "spawner._table"),
+        "spawner._reaper",
+    )
 )
 
 # Handed over as compiled code, which saves 5 ms of compiling on the way to the first daemon. The
