@@ -118,7 +118,8 @@ PURE_OS = {"PathLike", "fsdecode", "fsencode", "fspath", "path", "pathsep", "sep
 # The only file that may say the name of a library, so that it can be exchanged in one place.
 ONLY_IN = {
     "httpx": ("_http",),
-    "asyncssh": ("_ssh", "_transport"),
+    "asyncssh": ("_ssh", "_login"),
+    "trio_asyncio": ("_ssh", "_bridge"),
     "pynvml": ("preflight", "_gpus"),
 }
 # The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.

@@ -1,0 +1,247 @@
+"""An asyncio loop inside Trio: what speaks SSH runs there."""
+
+import contextlib
+import logging
+import sys
+import warnings
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import trio
+from attrs import define, field
+
+from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._ssh._session import LostError
+
+_log: Final = logging.getLogger("trio_lifecycle")
+
+_T = TypeVar("_T")
+
+# What is closed at the end says goodbye to another machine, which may not listen any more.
+_GOODBYE_S: Final = 2.0
+
+_LOOP_ENDED: Final = "the asyncio loop that spoke SSH has ended"
+
+
+def _trio_asyncio() -> Any:
+    """Import trio-asyncio, which changes asyncio for the whole process, only when it is needed.
+
+    Raises:
+        ConfigError: It can't be had.
+    """
+    if sys.version_info >= (3, 14):
+        raise ConfigError(
+            "host",
+            "SSH can't be spoken on Python 3.14 and later, for trio-asyncio can't be imported "
+            "there; use Python 3.11 to 3.13",
+        )
+    try:
+        with warnings.catch_warnings():
+            # It names this class when it is imported on Python 3.12 and later.
+            warnings.filterwarnings("ignore", ".*AbstractChildWatcher.*", DeprecationWarning)
+            import trio_asyncio
+    except ImportError as error:
+        raise ConfigError(
+            "host", "SSH needs more packages: pip install 'trio-lifecycle[ssh]'"
+        ) from error
+    return trio_asyncio
+
+
+@define(eq=False)
+class Bridge:
+    """Calls into one asyncio loop, ours or one that the application runs itself."""
+
+    loop: Any
+    _current: Any
+    _before_end: list[Callable[[], Awaitable[None]]] = field(factory=list)
+
+    def before_end(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Have something closed before the loop ends; it is given 2 s."""
+        self._before_end.append(close)
+
+    @contextlib.contextmanager
+    def entered(self) -> Iterator[None]:
+        """Let what is called in this block find the loop.
+
+        What asyncio schedules copies the context of who called it, and would find no loop
+        otherwise.
+        """
+        token = self._current.set(self.loop)
+        try:
+            yield
+        finally:
+            self._current.reset(token)
+
+    async def call(self, function: Callable[..., Awaitable[_T]], *args: Any, **kwargs: Any) -> _T:
+        """Run an asyncio function; it is cancelled when this is.
+
+        Raises:
+            LostError: The loop has ended.
+        """
+        import asyncio
+
+        async def run() -> _T:
+            return await function(*args, **kwargs)
+
+        if self.loop.is_closed():
+            raise LostError(_LOOP_ENDED)
+        with self.entered():
+            try:
+                result: _T = await self.loop.run_aio_coroutine(run())
+            except asyncio.CancelledError as error:
+                raise LostError(_LOOP_ENDED) from error
+        return result
+
+    async def see_through(
+        self,
+        function: Callable[..., Awaitable[_T]],
+        *args: Any,
+        late: Callable[[_T | None], None],
+        **kwargs: Any,
+    ) -> _T:
+        """Run an asyncio function that must not be cut off.
+
+        Args:
+            late: What is done with the result when this is cancelled before; None is a failure.
+
+        Raises:
+            LostError: The loop has ended.
+        """
+        import asyncio
+
+        async def run() -> _T:
+            return await function(*args, **kwargs)
+
+        if self.loop.is_closed():
+            raise LostError(_LOOP_ENDED)
+        done = trio.Event()
+        with self.entered():
+            task = self.loop.create_task(run())
+            task.add_done_callback(lambda _: done.set())
+        try:
+            await done.wait()
+        except trio.Cancelled:
+            with self.entered():
+                task.add_done_callback(partial(_hand_over, late))
+            raise
+        try:
+            result: _T = task.result()
+        except asyncio.CancelledError as error:
+            raise LostError(_LOOP_ENDED) from error
+        return result
+
+    async def end(self) -> None:
+        """Close what is to be closed before the loop ends; bounded, and raises nothing."""
+        # Nobody else would close it, and who needed it is gone.
+        with trio.move_on_after(_GOODBYE_S, shield=True):
+            async with trio.open_nursery() as nursery:
+                for close in self._before_end:
+                    nursery.start_soon(close)
+
+
+def _hand_over(late: Callable[[_T | None], None], task: Any) -> None:
+    failed = task.cancelled() or task.exception() is not None
+    late(None if failed else task.result())
+
+
+@define(eq=False)
+class _House:
+    """The loops of one Trio run."""
+
+    own: Bridge | None = None
+    turn: trio.Lock = field(factory=trio.Lock)
+    borrowed: dict[Any, Bridge] = field(factory=dict)
+
+
+_house: Final = trio.lowlevel.RunVar[_House]("trio_lifecycle.bridge")
+
+
+async def bridge() -> Bridge:
+    """Give the bridge of this Trio run; where the application runs a loop itself, that one's.
+
+    Raises:
+        ConfigError: What is needed is not installed.
+        LostError: No loop could be opened.
+    """
+    trio_asyncio = _trio_asyncio()
+    house = _house_of_this_run()
+    loop = trio_asyncio.current_loop.get()
+    if (
+        loop is not None
+        and _is_of_this_run(loop)
+        and (house.own is None or loop is not house.own.loop)
+    ):
+        return _borrow(house, loop, trio_asyncio)
+    async with house.turn:
+        if house.own is None:
+            house.own = await _open(house, trio_asyncio)
+    return house.own
+
+
+def _house_of_this_run() -> _House:
+    try:
+        return _house.get()
+    except LookupError:
+        house = _House()
+        _house.set(house)
+        return house
+
+
+def _is_of_this_run(loop: Any) -> bool:
+    # A thread inherits the context of who started it, and may run Trio itself.
+    token = getattr(loop, "_token", None)
+    return token is trio.lowlevel.current_trio_token() and not loop.is_closed()
+
+
+def _borrow(house: _House, loop: Any, trio_asyncio: Any) -> Bridge:
+    if loop not in house.borrowed:
+        borrowed = Bridge(loop, trio_asyncio.current_loop)
+        house.borrowed[loop] = borrowed
+        # The loop's end cancels its tasks and waits for them.
+        with borrowed.entered():
+            loop.trio_as_future(_return_in_time, house, borrowed)
+    return house.borrowed[loop]
+
+
+async def _return_in_time(house: _House, borrowed: Bridge) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        await borrowed.end()
+        del house.borrowed[borrowed.loop]
+
+
+async def _open(house: _House, trio_asyncio: Any) -> Bridge:
+    opened = trio.Event()
+    found: list[Bridge] = []
+
+    async def serve() -> None:
+        try:
+            async with trio_asyncio.open_loop() as loop:
+                loop.set_exception_handler(_log_it)
+                found.append(Bridge(loop, trio_asyncio.current_loop))
+                opened.set()
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    await found[0].end()
+        except* Exception as errors:
+            # Raised here they would end the program.
+            _log.exception("the asyncio loop that speaks SSH has failed", exc_info=errors)
+        finally:
+            house.own = None
+            opened.set()
+
+    trio.lowlevel.spawn_system_task(serve, name="the asyncio loop that speaks SSH")
+    # Shielded, for others will use it, too; opening takes under a millisecond.
+    with trio.CancelScope(shield=True):
+        await opened.wait()
+    if not found:
+        raise LostError(_LOOP_ENDED)
+    return found[0]
+
+
+def _log_it(_loop: object, context: dict[str, Any]) -> None:
+    # Asyncio's own handling would raise it in the loop, and end it with all connections.
+    _log.debug("asyncio says: %s", context.get("message"), exc_info=context.get("exception"))

@@ -1,0 +1,334 @@
+"""One connection to another machine, and what can be opened over it."""
+
+import errno
+import os
+import random
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakSet
+
+import trio
+from trio.abc import HalfCloseableStream
+
+from trio_lifecycle._ssh._bridge import Bridge
+from trio_lifecycle._ssh._failures import Progress
+from trio_lifecycle._ssh._flow import Flow
+from trio_lifecycle._ssh._session import LostError, Session
+from trio_lifecycle._ssh._streams import ChannelSession, ChannelStream
+from trio_lifecycle._ssh._target import SSHTarget
+from trio_lifecycle._ssh._upload import Upload
+from trio_lifecycle._ssh_errors import SSHConnectError
+
+# OpenSSH allows 10 (MaxSessions); two are left to others on the same connection's way.
+MOST_SESSIONS: Final = 8
+
+# How long a server is given to open one more where it has fewer than that.
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 0.5
+
+# RFC 4254 section 5.1.
+_PROHIBITED: Final = 1
+_CONNECT_FAILED: Final = 2
+_SHORTAGE: Final = 4
+
+_GOODBYE_S: Final = 1.0
+
+# What sshd says of a connection that it could not make: strerror(3).
+_REFUSALS: Final = {os.strerror(number).lower(): number for number in sorted(errno.errorcode)}
+
+# Connections that nobody has accepted yet; more are refused.
+_BACKLOG: Final = 128
+
+
+class Transport:
+    """One connection to another machine.
+
+    Attributes:
+        target: The machine.
+        channels_opened: How many were opened over it, which is how often it was asked something.
+        lost: Why the connection is gone, as a part of a sentence; None while it stands.
+    """
+
+    def __init__(self, bridge: Bridge, target: SSHTarget, progress: Progress) -> None:
+        self.target = target
+        self.channels_opened = 0
+        self.lost: str | None = None
+        self.connection: Any = None
+        self._bridge = bridge
+        self._progress = progress
+        self._gone = trio.Event()
+        self._slots = trio.CapacityLimiter(MOST_SESSIONS)
+        self._slot_freed = trio.lowlevel.ParkingLot()
+        self._listeners: WeakSet[RemoteListener] = WeakSet()
+
+    def hear_end(self, error: Exception | None) -> None:
+        """Take note that the connection is gone."""
+        if self.lost is None:
+            self.lost = _why(self._progress, error)
+        self._gone.set()
+        for listener in self._listeners:
+            listener.hear_end()
+
+    async def wait_lost(self) -> None:
+        """Wait until the connection is gone."""
+        await self._gone.wait()
+
+    async def open_session(self, command: str) -> Session:
+        """Run a command there; waits while eight are open.
+
+        Raises:
+            SSHConnectError: The machine would not run one more.
+            LostError: The connection is gone.
+        """
+        start = partial(
+            self._conn("create_session"), command=command, encoding=None, request_pty=False
+        )
+        return ChannelSession(await self._in_a_slot(lambda flow: partial(start, lambda: flow)))
+
+    async def open_tcp(self, host: str, port: int) -> HalfCloseableStream:
+        """Connect to a TCP port, from there.
+
+        Raises:
+            OSError: That machine could not connect; as a connect from here would raise it.
+            SSHConnectError: Its server forbids this.
+            LostError: The connection is gone.
+        """
+        return await self._connect("create_connection", f"{host}:{port}", host, port)
+
+    async def open_unix(self, path: str) -> HalfCloseableStream:
+        """Connect to a UNIX socket there.
+
+        Raises:
+            OSError: That machine could not connect; its server does not tell why.
+            LostError: The connection is gone.
+        """
+        return await self._connect("create_unix_connection", path, path)
+
+    async def listen(self, host: str = "127.0.0.1", port: int = 0) -> "RemoteListener":
+        """Listen there; 0 is a port that the machine chooses.
+
+        Raises:
+            SSHConnectError: Its server would not.
+            LostError: The connection is gone.
+        """
+        listener = RemoteListener(self._bridge, lambda: self.lost)
+        try:
+            found = await self._bridge.see_through(
+                self._conn("create_server"),
+                *(listener.welcome, host, port),
+                late=listener.opened_late,
+                encoding=None,
+            )
+        except Exception as error:
+            self._check(error)
+            raise self._progress.fail(
+                SSHConnectError,
+                f"the server has refused ({error})",
+                "Either AllowTcpForwarding in its sshd_config forbids it, or the port is taken.",
+                f"listening on {host}:{port} there",
+            ) from error
+        listener.opened(found)
+        self._listeners.add(listener)
+        return listener
+
+    async def put(
+        self, local: Path, remote: str, hear: Callable[[int, int], None] | None = None
+    ) -> None:
+        """Copy a file there, under its name only when it is complete.
+
+        Args:
+            hear: Told the bytes that were copied and those in all.
+
+        Raises:
+            OSError: The file here can't be read.
+            SSHConnectError: The machine would not take it.
+            LostError: The connection is gone.
+        """
+        upload = Upload(self._bridge, self._progress, local, remote)
+        flow = Flow(self._bridge, lambda: self.lost)
+        await self._take_slot(flow)
+        try:
+            await upload.run(self._conn("start_sftp_client"), hear)
+            self.channels_opened += 1
+        except LostError:
+            raise
+        except Exception as error:
+            self._check(error)
+            raise
+        finally:
+            self._free_slot(flow)
+
+    async def close(self) -> None:
+        """Close the connection and all that was opened over it; bounded, and never raises."""
+        if self.lost is None:
+            self.lost = "it was closed"
+        # Who closes may be cancelled, and a second is all that is spent on a silent machine.
+        with trio.move_on_after(_GOODBYE_S, shield=True):
+            with self._bridge.entered():
+                self.connection.close()
+            try:
+                await self._bridge.call(self.connection.wait_closed)
+            except LostError:
+                pass
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection without a word."""
+        with self._bridge.entered():
+            self.connection.abort()
+
+    async def _connect(self, method: str, where: str, *address: object) -> HalfCloseableStream:
+        flow = Flow(self._bridge, lambda: self.lost)
+        try:
+            await self._open(
+                flow, partial(self._conn(method), lambda: flow, *address, encoding=None)
+            )
+        except LostError:
+            raise
+        except Exception as error:
+            self._check(error)
+            raise self._refusal(error, where) from error
+        return ChannelStream(flow)
+
+    def _refusal(self, error: Exception, where: str) -> Exception:
+        code, reason = getattr(error, "code", None), getattr(error, "reason", str(error))
+        if code == _PROHIBITED:
+            return self._progress.fail(
+                SSHConnectError,
+                f"the server forbids it ({reason})",
+                "Allow it by AllowTcpForwarding (or PermitOpen) in its sshd_config.",
+                f"connecting to {where} there",
+            )
+        number = _REFUSALS.get(reason.lower(), errno.ECONNREFUSED)
+        text = f"{where} on {self.target.host}: {reason}"
+        return OSError(number, text)  # Python makes the fitting kind of it
+
+    async def _in_a_slot(self, start: Callable[[Flow], Callable[..., Awaitable[Any]]]) -> Flow:
+        flow = Flow(self._bridge, lambda: self.lost, released=self._free_slot)
+        await self._take_slot(flow)
+        deadline = trio.current_time() + self.target.connect_timeout
+        pause = _FIRST_PAUSE_S
+        while True:
+            try:
+                await self._open(flow, start(flow))
+                return flow
+            except LostError:
+                raise
+            except Exception as error:
+                self._check(error)
+                is_busy = getattr(error, "code", None) in (_CONNECT_FAILED, _SHORTAGE)
+                if not is_busy or trio.current_time() + pause > deadline:
+                    raise self._no_session(error) from error
+            # A server counts a session until its command has ended, also one that was closed here.
+            flow = Flow(self._bridge, lambda: self.lost, released=self._free_slot)
+            with trio.move_on_after(pause * random.uniform(0.5, 1.5)):
+                await self._slot_freed.park()
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+            await self._take_slot(flow)
+
+    async def _open(self, flow: Flow, start: Callable[..., Awaitable[Any]]) -> None:
+        try:
+            await self._bridge.see_through(start, late=flow.opened_late)
+        except trio.Cancelled:
+            raise
+        except BaseException:
+            flow.release()
+            raise
+        self.channels_opened += 1
+
+    async def _take_slot(self, flow: Flow) -> None:
+        await self._slots.acquire_on_behalf_of(flow)
+        if self.lost is not None:
+            self._free_slot(flow)
+            raise LostError(self.lost)
+
+    def _free_slot(self, flow: Flow) -> None:
+        self._slots.release_on_behalf_of(flow)
+        self._slot_freed.unpark_all()
+
+    def _no_session(self, error: Exception) -> SSHConnectError:
+        return self._progress.fail(
+            SSHConnectError,
+            f"the server would not run a command ({getattr(error, 'reason', error)})",
+            "It may allow too few at once (MaxSessions in its sshd_config), or none.",
+            "opening a session",
+        )
+
+    def _conn(self, method: str) -> Callable[..., Awaitable[Any]]:
+        if self.lost is not None:
+            raise LostError(self.lost)
+        function: Callable[..., Awaitable[Any]] = getattr(self.connection, method)
+        return function
+
+    def _check(self, error: Exception) -> None:
+        if self.lost is not None:
+            raise LostError(self.lost) from error
+
+
+class RemoteListener:
+    """A TCP port on the other machine; whoever connects to it there is connected to us."""
+
+    def __init__(self, bridge: Bridge, why_lost: Callable[[], str | None]) -> None:
+        self.host = ""
+        self.port = 0
+        self._bridge = bridge
+        self._why_lost = why_lost
+        self._listener: Any = None
+        self._put, self._got = trio.open_memory_channel[tuple[Flow, tuple[str, int]]](_BACKLOG)
+
+    async def accept(self) -> tuple[HalfCloseableStream, tuple[str, int]]:
+        """Wait for a connection; give it, and who has made it: host and port there.
+
+        Raises:
+            LostError: The connection to that machine is gone.
+            trio.ClosedResourceError: The listener was closed.
+        """
+        try:
+            flow, peer = await self._got.receive()
+        except trio.EndOfChannel:
+            raise LostError(self._why_lost() or "the server listens no more") from None
+        return ChannelStream(flow), peer
+
+    def close(self) -> None:
+        """Listen no more; what was accepted stays. Again is fine."""
+        self._put.close()
+        while self._got.statistics().current_buffer_used:
+            self._got.receive_nowait()[0].close()
+        self._got.close()
+        self._end()
+
+    def welcome(self, host: str, port: int) -> Flow:
+        """Take a connection; called by what speaks SSH."""
+        return Flow(self._bridge, self._why_lost, made=partial(self._made, (host, port)))
+
+    def opened(self, listener: Any) -> None:
+        """Take note that the machine listens."""
+        self._listener = listener
+        self.port = listener.get_port()
+
+    def opened_late(self, listener: Any) -> None:
+        """End what nobody waits for any more."""
+        self._listener = listener
+        self.close()
+
+    def hear_end(self) -> None:
+        """Take note that the connection is gone."""
+        self._put.close()
+
+    def _made(self, peer: tuple[str, int], flow: Flow) -> None:
+        try:
+            self._put.send_nowait((flow, peer))
+        except (trio.WouldBlock, trio.BrokenResourceError, trio.ClosedResourceError):
+            flow.close()
+
+    def _end(self) -> None:
+        if self._listener is not None and self._why_lost() is None:
+            with self._bridge.entered():
+                self._listener.close()
+
+
+def _why(progress: Progress, error: Exception | None) -> str:
+    about = f"the connection to {progress.host} is lost"
+    return f"{about}: {str(error).rstrip('.')}" if error is not None and str(error) else about
