@@ -1,0 +1,163 @@
+"""Another machine, as one Trio run of this program knows it."""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import trio
+from attrs import define, field
+
+from trio_lifecycle._errors import GuaranteeError
+from trio_lifecycle._ssh._connections import connection
+from trio_lifecycle._ssh._forward import Forward
+from trio_lifecycle._ssh._guard_link import GuardLink
+from trio_lifecycle._ssh._line import HostFacts, Line
+from trio_lifecycle._ssh._session import LostError, Session
+from trio_lifecycle._ssh._target import SSHTarget
+from trio_lifecycle._ssh._transport import Transport
+from trio_lifecycle._ssh_errors import SSHConnectError
+
+T = TypeVar("T")
+
+# What is run on the other machine, and nothing else: every login shell knows how to start it.
+COMMAND: Final = "sh -s"
+
+
+@define(eq=False)
+class Machine:
+    """A machine that is reached over SSH: its connection, and what is kept open on it.
+
+    All is made when it is first needed, and made anew when the connection was lost. Those who own
+    daemons on it share it.
+
+    Attributes:
+        target: How it is reached.
+        own_name: What it calls itself; known once it was reached.
+        forwards: Those that nobody owns: addresses and port there -> the forward.
+        resolved: Programs there -> the files that they are, links resolved, as far as known.
+    """
+
+    target: SSHTarget
+    own_name: str = field(default="", init=False)
+    resolved: dict[str, str] = field(factory=dict, init=False)
+    forwards: dict[tuple[tuple[str, ...], int], Forward] = field(factory=dict, init=False)
+    _turn: trio.Lock = field(factory=trio.Lock, init=False)
+    _transport: Transport | None = field(default=None, init=False)
+    _line: Line | None = field(default=None, init=False)
+    _guard_turn: trio.Lock = field(factory=trio.Lock, init=False)
+    _guard: GuardLink | None = field(default=None, init=False)
+
+    @property
+    def host(self) -> str:
+        """The machine, as it was named."""
+        return self.target.host
+
+    async def transport(self) -> Transport:
+        """Give the connection.
+
+        Raises:
+            SSHConnectError: There can be none.
+        """
+        return await connection(self.target)
+
+    async def line(self) -> Line:
+        """Give the line, over which this machine is looked at.
+
+        Raises:
+            SSHConnectError: There can be none.
+            LostError: The connection was lost meanwhile.
+        """
+        transport = await self.transport()
+        async with self._turn:
+            if self._line is None or self._line.lost is not None or self._transport is not transport:
+                session = await transport.open_session(COMMAND)
+                try:
+                    self._line = await Line.open(session)
+                except BaseException:
+                    session.close()
+                    raise
+                self._transport = transport
+                self.own_name = self._line.facts.host
+            return self._line
+
+    async def facts(self) -> HostFacts:
+        """Give what is known of it."""
+        return await self.look(_facts)
+
+    async def look(self, ask: Callable[[Line], Awaitable[T]]) -> T:
+        """Have something looked at, with one more try over a new connection.
+
+        Raises:
+            SSHConnectError: It can't be reached, or is lost again and again.
+        """
+        try:
+            return await ask(await self.line())
+        except LostError:
+            pass
+        try:
+            return await ask(await self.line())
+        except LostError as error:
+            raise self.failure("looking", error) from error
+
+    async def open_session(self) -> Session:
+        """Open a session of its own.
+
+        Raises:
+            SSHConnectError: There can be none.
+        """
+        try:
+            return await (await self.transport()).open_session(COMMAND)
+        except LostError as error:
+            raise self.failure("opening a session", error) from error
+
+    async def guard(self, name: str) -> GuardLink | None:
+        """Give the guard; None where the machine has no Python to run it.
+
+        Args:
+            name: The daemon's that is to be guarded, for messages.
+
+        Raises:
+            SSHConnectError: It can't be reached.
+            GuaranteeError: It has Python, but the guard does not start there.
+        """
+        python = (await self.facts()).python3
+        if python is None:
+            return None
+        async with self._guard_turn:
+            if self._guard is None or self._guard.lost is not None:
+                session = await self.open_session()
+                try:
+                    self._guard = await GuardLink.open(
+                        session, python, heartbeat_limit_s=self.target.silence_limit_s
+                    )
+                except LostError as error:
+                    session.close()
+                    problem = f"the guard could not be started on {self.host}: {error}"
+                    raise GuaranteeError(name, "guarded", problem) from error
+                except BaseException:
+                    session.close()
+                    raise
+                trio.lowlevel.spawn_system_task(self._guard.serve, name=f"guard on {self.host}")
+            return self._guard
+
+    def failure(self, phase: str, error: Exception) -> SSHConnectError:
+        """Give the error of a connection that was lost."""
+        target = self.target
+        return SSHConnectError(target.host, target.user, target.port, phase, str(error))
+
+
+async def _facts(line: Line) -> HostFacts:
+    await trio.lowlevel.checkpoint()
+    return line.facts
+
+
+_machines: Final = trio.lowlevel.RunVar[dict[SSHTarget, Machine]]("trio_lifecycle.machines")
+
+
+def machine(target: SSHTarget) -> Machine:
+    """Give the machine of a target; the same for all of this Trio run."""
+    try:
+        known = _machines.get()
+    except LookupError:
+        known = {}
+        _machines.set(known)
+    return known.setdefault(target, Machine(target))

@@ -1,0 +1,174 @@
+"""A daemon of another machine that a launcher there has started."""
+
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Literal
+
+import trio
+
+from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError
+from trio_lifecycle._output import FedOutput
+from trio_lifecycle._records import Identity
+from trio_lifecycle._ssh._launching import Launched
+from trio_lifecycle._ssh._machine import Machine
+from trio_lifecycle._ssh._session import LostError
+from trio_lifecycle.abc import Hearing
+from trio_lifecycle.spawner._remote_log import LOG_INTERVAL_S, RemoteLog
+from trio_lifecycle.spawner._seen_process import SeenProcess
+
+# To say goodbye to a launcher takes a round trip.
+_LEAVE_PATIENCE_S: Final = 2.0
+
+_log: Final = logging.getLogger("trio_lifecycle")
+
+
+class LaunchedProcess(SeenProcess):
+    """A daemon whose launcher tells its exit status, as long as its session lasts.
+
+    A detached one is left by its launcher when its start is over, and looked at from then on. One
+    that has an owner, on a machine without Python, keeps its launcher, which ends it when the
+    session ends or falls silent.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        name: str,
+        identity: Identity,
+        instance_id: str,
+        output: FedOutput,
+        launched: Launched,
+        log: RemoteLog,
+        *,
+        detached: bool,
+    ) -> None:
+        super().__init__(machine, name, identity, instance_id, output, launched.log_file, None)
+        self._launched = launched
+        self._followed = log
+        self._is_detached = detached
+        self._status: int | None = None
+        self._has_ended = trio.Event()
+        self._is_served = False
+        self._is_open = False
+
+    @property
+    def guarantee(self) -> Literal["detached", "scoped"]:
+        """As it was asked for, or as far as a shell reaches."""
+        return "detached" if self._is_detached else "scoped"
+
+    @property
+    def status(self) -> int | None:
+        """As the launcher has said; None when it was left before."""
+        return self._status
+
+    @property
+    def ended(self) -> bool:
+        """As the launcher has said, or was seen."""
+        return self._has_ended.is_set() or super().ended
+
+    async def open_gate(self) -> None:
+        """Have the launcher let it go on."""
+        if self._is_open:
+            await trio.lowlevel.checkpoint()
+            return
+        try:
+            await self._launched.open_gate()
+        except LostError as error:
+            self._lose_sight(str(error))
+            raise self._unknown() from error
+        self._is_open = True
+
+    # --- while its session lasts ---
+
+    @trio.lowlevel.enable_ki_protection
+    async def serve(self) -> None:
+        """Bring its output here and hear of its end; run this for as long as it has an owner.
+
+        When this is cancelled, a detached one whose gate was opened is left running.
+        """
+        self._is_served = True
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow)
+                if not self._is_detached:
+                    nursery.start_soon(self._launched.beat_forever)
+                await self._hear_end()
+                nursery.cancel_scope.cancel()
+        except LostError as error:
+            self._on_lost(str(error))
+        finally:
+            self._is_served = False
+            await self._part()
+
+    async def _hear_end(self) -> None:
+        try:
+            status = await self._launched.wait_end()
+        except LostError as error:
+            self._on_lost(str(error))
+            return
+        await self._take_rest()
+        self._status = status
+        self._has_ended.set()
+
+    def _on_lost(self, reason: str) -> None:
+        if not self._is_detached:
+            self._lose_sight(f"{reason}; the launcher there ends the daemon")
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._followed.take_all(self._output.feed)
+            except LifecycleError as error:
+                _log.debug("the log of %s can't be followed: %s", self._name, error)
+            await trio.sleep(LOG_INTERVAL_S)
+
+    async def _take_rest(self) -> None:
+        try:
+            await self._followed.take_all(self._output.feed)
+        except LifecycleError as error:
+            _log.warning("the end of the output of %s is missing: %s", self._name, error)
+
+    async def _part(self) -> None:
+        # Shielded: the owner has left. Bounded: the other machine may not answer.
+        with trio.move_on_after(_LEAVE_PATIENCE_S, shield=True):
+            try:
+                if self._is_detached and self._is_open and not self.ended:
+                    await self._launched.leave()
+            except LostError:
+                pass  # one whose gate was opened is left running all the same
+        self._launched.close()
+
+    # --- the contract ---
+
+    async def wait(self) -> int | None:
+        """Wait for the launcher's word, or look."""
+        while self._is_served and not self.ended:
+            with trio.move_on_after(1.0):
+                await self._has_ended.wait()
+        if not self.ended:
+            await super().wait()
+            await self._take_rest()
+        return self.status
+
+    async def _look_for_end(self) -> None:
+        if not self._is_detached and self._unseen is not None:
+            raise self._unknown()
+        await super()._look_for_end()
+
+    def lines(self) -> AsyncIterator[str]:
+        """Give lines from now on."""
+        return self._output.lines(self) if self._is_served else super().lines()
+
+    def hear_lines(self, hear: Callable[[list[str]], None]) -> Hearing:
+        """Have every line heard from now on."""
+        return self._output.hear_lines(self, hear)
+
+    def close(self) -> None:
+        """Let go of the session and the output."""
+        self._launched.close()
+        super().close()
+
+
+def unknown(name: str, error: Exception) -> DaemonStateUnknownError:
+    """Give the error of a start of which nobody knows what became."""
+    return DaemonStateUnknownError(name, f"whether it was started can't be told: {error}")
