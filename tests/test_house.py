@@ -122,8 +122,13 @@ ONLY_IN = {
     "trio_asyncio": ("_ssh", "_bridge"),
     "pynvml": ("preflight", "_gpus"),
 }
-# The reaper runs by itself, with nothing of the package, so it does what others leave to _proc.
-OTHER_PROGRAM = {("spawner", part) for part in ("_reaper", "_family", "_kernel", "_table")}
+# The reaper, and the guard on other machines, run by themselves, with nothing of the package but
+# what is handed to them, so they do what others leave to _proc.
+OTHER_PROGRAM = {
+    *(("spawner", part) for part in ("_reaper", "_family", "_kernel", "_table")),
+    *(("_ssh", part) for part in ("guard", "guard_child")),
+}
+HANDED_OVER = OTHER_PROGRAM | {("_renumbering",)}
 # Of the room ready those that touch this machine, because daemons report to it. All others ask the
 # prober and the process, for the daemon may run on another machine.
 EARS = {
@@ -230,6 +235,10 @@ def test_every_file_has_a_floor(module: Module) -> None:
 def test_a_file_imports_only_lower_floors(module: Module) -> None:
     if module[0] not in FLOOR_OF:
         pytest.skip("stands on no floor, which another test says")
+    if module in OTHER_PROGRAM:
+        foreign = {show(target) for target, _ in imports(module)} - {*map(show, HANDED_OVER)}
+        assert set() == foreign
+        return
     offences = [
         f"line {line} {why}"
         for target, line in imports(module)

@@ -10,7 +10,8 @@ from trio_lifecycle._errors import GuaranteeError
 from trio_lifecycle._ssh._connections import connection
 from trio_lifecycle._ssh._forward import Forward
 from trio_lifecycle._ssh._guard_link import GuardLink
-from trio_lifecycle._ssh._line import HostFacts, Line
+from trio_lifecycle._ssh._host_facts import HostFacts
+from trio_lifecycle._ssh._line import Line
 from trio_lifecycle._ssh._session import LostError, Session
 from trio_lifecycle._ssh._target import SSHTarget
 from trio_lifecycle._ssh._transport import Transport

@@ -1,5 +1,6 @@
 """Asking daemons of another machine from there, and finding the process behind an address."""
 
+from pathlib import Path
 from typing import Final
 
 import trio
@@ -123,9 +124,9 @@ class RemoteProber(Prober):
 
     # --- commands and files ---
 
-    async def find_binary(self, name: str) -> str:
+    async def find_binary(self, name: str, search_path: tuple[Path, ...] = ()) -> str:
         """Look there."""
-        return await self._spawner.find_binary(name, ())
+        return await self._spawner.find_binary(name, search_path)
 
     async def run(self, command: Command) -> Ran:
         """Run it there under the spawner's own guarantee."""

@@ -191,7 +191,7 @@ class RemoteProcess(Process):
         """Compare with what was seen of it."""
         if self._program is None or self._program.exe is None:
             return None
-        executable, arguments = self._program
+        executable, arguments = self._program.exe, self._program.args
         wanted = {program, self._machine.resolved.get(program, program)}
         # A script stands after its interpreter, and perhaps an option of its #! line.
         count = 3 if len(arguments) > 1 and arguments[1].startswith("-") else 2

@@ -10,7 +10,13 @@ import trio
 from trio_lifecycle._errors import ConfigError, GuaranteeError
 from trio_lifecycle._guarantee import OWNED, Guarantee
 from trio_lifecycle._ssh._machine import Machine, machine
-from trio_lifecycle._ssh._target import LEFT_OUT, LeftOut, Paths, SSHTarget
+from trio_lifecycle._ssh._target import (
+    DEFAULT_CONNECT_TIMEOUT_S,
+    LEFT_OUT,
+    LeftOut,
+    Paths,
+    SSHTarget,
+)
 from trio_lifecycle.abc import (
     DaemonRecord,
     Prober,
@@ -63,8 +69,9 @@ class SSHSpawner(Spawner):
             file, or the usual ones in ``~/.ssh``.
         passphrase: What they are encrypted with. It stands in no message.
         agent: The socket of an SSH agent. Left out: ``SSH_AUTH_SOCK``. None: none is asked.
-        tunnel: A machine to go through, as ``"user@host:port"``; its key is checked by the same
-            files.
+        tunnel: A machine to go through, as ``"user@host:port"``, or several parted by commas, the
+            nearest first; their keys are checked by the same files. Left out: the configuration's
+            ProxyJump. None: none.
         guarantee: What must be promised for the end of a daemon that has an owner: ``"guarded"`` or
             ``"scoped"``; what can't be had is a GuaranteeError. Defaults to None: the most that the
             machine can give; ``handle.guarantee`` says which. ``"contained"`` can't be had yet.
@@ -72,9 +79,11 @@ class SSHSpawner(Spawner):
             there already with the same size and digest (SHA-256) is left as it is.
         connect_timeout: Seconds to connect and log in at most. Defaults to 10; a machine that has
             to wake up takes longer.
-        keepalive_interval: Seconds between two signs of life. Defaults to 5. With less than 1 a
+        keepalive_interval: Seconds between two signs of life. Left out: the configuration's
+            ServerAliveInterval, or 5. With less than 1 a
             busy machine is taken for a dead one.
-        keepalive_count: How many may be missed. Defaults to 3. Together: 15 s until a silent
+        keepalive_count: How many may be missed. Left out: the configuration's ServerAliveCountMax,
+            or 3. Together: 15 s until a silent
             machine is given up, here and there, and a daemon that has an owner is ended.
 
     Raises:
@@ -93,12 +102,12 @@ class SSHSpawner(Spawner):
         client_keys: Paths | LeftOut = LEFT_OUT,
         passphrase: str | None = None,
         agent: File | LeftOut | None = LEFT_OUT,
-        tunnel: str | None = None,
+        tunnel: str | LeftOut | None = LEFT_OUT,
         guarantee: Guarantee | None = None,
         upload: Mapping[File, File] | None = None,
-        connect_timeout: float = 10.0,
-        keepalive_interval: float = 5.0,
-        keepalive_count: int = 3,
+        connect_timeout: float = DEFAULT_CONNECT_TIMEOUT_S,
+        keepalive_interval: float | LeftOut = LEFT_OUT,
+        keepalive_count: int | LeftOut = LEFT_OUT,
     ) -> None:
         self.guarantee: Final = _guarantee(guarantee)
         self._target = SSHTarget(
@@ -111,7 +120,7 @@ class SSHSpawner(Spawner):
             client_keys=client_keys,
             passphrase=passphrase,
             agent=agent,
-            tunnel=tunnel,
+            tunnel=tunnel,  # type: ignore[arg-type]  # a text becomes a target
             connect_timeout=connect_timeout,
             keepalive_interval=keepalive_interval,
             keepalive_count=keepalive_count,

@@ -8,7 +8,7 @@ import trio
 
 from trio_lifecycle._output import FedOutput
 from trio_lifecycle._records import Identity
-from trio_lifecycle._ssh._guard_link import Ward
+from trio_lifecycle._ssh._guard_ward import Ward
 from trio_lifecycle._ssh._machine import Machine
 from trio_lifecycle._ssh import _remote_processes
 from trio_lifecycle._ssh._line import Line
@@ -111,7 +111,8 @@ class WardProcess(RemoteProcess):
         try:
             await self._ward.open_gate()
         except LostError as error:
-            raise self._lost_at(error) from error
+            self._lose_sight(f"{_CUT} ({error})")
+            raise self._unknown() from error
 
     async def wait(self) -> int | None:
         """Wait for the guard's word."""
@@ -160,10 +161,8 @@ class WardProcess(RemoteProcess):
 
     async def contains(self, pid: int) -> bool | None:
         """Ask the guard."""
-        try:
-            return await self._ward.contains(pid)
-        except LostError:
-            return await super().contains(pid)
+        found = await self._ward.contains(pid)
+        return await super().contains(pid) if found is None else found
 
     def find_stuck(self) -> tuple[int, str] | None:
         """Name one that is left."""
