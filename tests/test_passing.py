@@ -275,9 +275,8 @@ async def test_the_daemon_is_found_behind_a_socket_that_this_program_holds_too()
     async with open_daemon_nursery() as daemons:
         first = await daemons.ensure_running(DaemonLifecycle(checked(port)))
         assert first.pid == (await LocalSpawner().open_prober().owner_of("127.0.0.1", port)).pid
-        assert f"process {first.pid} " in LocalSpawner().open_prober().describe_owner(
-            "127.0.0.1", port
-        )
+        owner = await LocalSpawner().open_prober().describe_owner("127.0.0.1", port)
+        assert f"process {first.pid} " in owner
         await kill(first)
         await _over(daemons, "daemon")
         # Nobody else can answer there, so nobody is asked.

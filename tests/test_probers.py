@@ -25,7 +25,7 @@ async def test_what_looks_at_a_simulated_daemon_sees_nothing_before_its_gate_is_
     assert (await prober.connect("127.0.0.1", 1)).made
     assert process.pid == (await prober.connect_unix("/any")).pid
     assert process.identity == (await prober.owner_of("/any", 0)).identity
-    assert f"process {process.pid} (simulated)" == prober.describe_owner("/any", 0)
+    assert f"process {process.pid} (simulated)" == await prober.describe_owner("/any", 0)
 
 
 async def test_a_prober_that_can_only_do_http_says_so_of_everything_else() -> None:
@@ -39,7 +39,7 @@ async def test_a_prober_that_can_only_do_http_says_so_of_everything_else() -> No
         async def owner_of(self, host: str, port: int) -> Process:
             raise AssertionError("not asked for")
 
-        def describe_owner(self, host: str, port: int) -> str:
+        async def describe_owner(self, host: str, port: int) -> str:
             raise AssertionError("not asked for")
 
     prober = OnlyHTTP()

@@ -109,7 +109,7 @@ async def test_a_socket_of_a_stranger_is_foreign(tmp_path: Path) -> None:
         for mode in (UnixSocket(path), UnixSocket(f"{tmp_path}/./a.sock")):
             with pytest.raises(ForeignDaemonError, match=r"a\.sock is answered by"):
                 await (await arm(mode)).wait(process)
-        assert f"process {os.getpid()} (" in start().prober.describe_owner(str(path), 0)
+        assert f"process {os.getpid()} (" in await start().prober.describe_owner(str(path), 0)
 
 
 @pytest.mark.parametrize("mode", ["socket", "http"])
@@ -138,7 +138,7 @@ async def test_who_listens_is_found_though_the_path_was_bound_by_another_name(
     async with DaemonLifecycle(config).running() as daemon:
         assert daemon.pid == (await start().prober.owner_of(str(path), 0)).pid
     assert (await start().prober.owner_of(str(path), 0)).pid is None
-    assert "can't be seen" in start().prober.describe_owner(str(path), 0)
+    assert "can't be seen" in await start().prober.describe_owner(str(path), 0)
 
 
 @pytest.fixture

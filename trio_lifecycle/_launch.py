@@ -255,7 +255,7 @@ class Launch:
         self._recovery = Recovery(await check_all(config.name, by.preflight, by.prober))
         directory = None if self._entry is None else self._entry.registry.log_directory
         output = prepare.detached_output(config, directory) if self._detached else config.output
-        prepare.open_sockets(config, self.sockets, by.prober)
+        await prepare.open_sockets(config, self.sockets, by.prober)
         values = await prepare.choose_port(config, by.spawner, self.held, self.sockets)
         port = int(values[FREE_PORT]) if values else None
         start = prepare.make_start(

@@ -51,7 +51,7 @@ async def choose_port(
     return {FREE_PORT: str(port.number)}
 
 
-def open_sockets(config: LifecycleConfig, sockets: PassedSockets, prober: Prober) -> None:
+async def open_sockets(config: LifecycleConfig, sockets: PassedSockets, prober: Prober) -> None:
     """Have the sockets open that are passed to the daemon.
 
     Raises:
@@ -60,14 +60,14 @@ def open_sockets(config: LifecycleConfig, sockets: PassedSockets, prober: Prober
     try:
         sockets.open()
     except CannotListenError as error:
-        problem = f"it can't listen at {error.wanted}: {_reason(error, prober)}"
+        problem = f"it can't listen at {error.wanted}: {await _reason(error, prober)}"
         raise SpawnError(config.name, problem, error.errno) from error
 
 
-def _reason(error: CannotListenError, prober: Prober) -> str:
+async def _reason(error: CannotListenError, prober: Prober) -> str:
     wanted = error.wanted
     if wanted.unix is None and error.errno == errno.EADDRINUSE:
-        owner = prober.describe_owner(wanted.host, error.port)
+        owner = await prober.describe_owner(wanted.host, error.port)
         if wanted.is_free_port:
             return f"{owner} has taken port {error.port}, which it had before. Stop that program"
         return f"{owner} has that port. Stop that program, or choose another port"

@@ -144,7 +144,7 @@ class Prober(ABC):
         """
 
     @abstractmethod
-    def describe_owner(self, host: str, port: int) -> str:
+    async def describe_owner(self, host: str, port: int) -> str:
         """Say who listens at an address of the machine: pid and command, if that can be told."""
 
 

@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import trio
 
+from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._records import Identity
 from trio_lifecycle._reports import Verdict
@@ -30,6 +32,34 @@ class Process(ABC):
         return None
 
     @property
+    def unseen(self) -> str | None:
+        """Why its state can't be told any more, as part of a sentence; None while it can.
+
+        Such as a connection to its machine that was lost. It is no end: ``ended`` and ``gone`` stay
+        what they were seen to be. When it can be seen again, ``look`` makes it None again.
+        """
+        return None
+
+    @property
+    def seen_alive(self) -> int | None:
+        """When it was last known to live, in ticks since the boot of its machine.
+
+        For a record of it. None where that machine is this one: then this one's ticks count.
+        """
+        return None
+
+    async def look(self) -> None:
+        """Bring ``ended`` and ``gone`` up to date, where that takes a question to its machine.
+
+        Where it was ``unseen``, and can be seen again, it is so no more. Bounded by itself, as by
+        the time limit of a connection.
+
+        Raises:
+            DaemonStateUnknownError: Its state can't be told from here, at this moment.
+        """
+        await trio.lowlevel.checkpoint()
+
+    @property
     def identity(self) -> Identity | None:
         """What tells the main process from all others, for a record of it; None if that is unknown.
 
@@ -50,6 +80,7 @@ class Process(ABC):
 
         Raises:
             SpawnError: The program can't be executed, or the process ended at its gate.
+            DaemonStateUnknownError: It is ``unseen``, or becomes so.
         """
         await trio.lowlevel.checkpoint()
 
@@ -85,22 +116,34 @@ class Process(ABC):
 
         Any number of tasks may wait.
 
-        It never waits for pipes that other processes of the tree may hold.
+        It never waits for pipes that other processes of the tree may hold, and never gives a status
+        that nobody has seen.
+
+        Raises:
+            DaemonStateUnknownError: It is ``unseen``, or becomes so; who waits on looks again.
         """
 
     async def wait_over(self) -> None:
-        """Wait until the main process has ended, or its guarantee is ``lost``."""
-        await self.wait()
+        """Wait until the main process has ended, its guarantee is ``lost``, or it is ``unseen``."""
+        with suppress(DaemonStateUnknownError):
+            await self.wait()
 
     @abstractmethod
     async def wait_gone(self) -> None:
-        """Wait until the main process has ended and no process of its tree is left."""
+        """Wait until the main process has ended and no process of its tree is left.
+
+        Raises:
+            DaemonStateUnknownError: It is ``unseen``, or becomes so; who waits on looks again.
+        """
 
     @abstractmethod
     async def send_signal(self, signum: int) -> None:
         """Send a signal to the main process; nothing happens when it has ended.
 
         Never reaches a reused pid.
+
+        Raises:
+            DaemonStateUnknownError: It can't be sent, or whether it was can't be told.
         """
 
     @abstractmethod
@@ -108,6 +151,9 @@ class Process(ABC):
         """Send a signal to the whole tree; nothing happens when none is left.
 
         Never reaches a reused pid.
+
+        Raises:
+            DaemonStateUnknownError: It can't be sent, or whether it was can't be told.
         """
 
     @abstractmethod

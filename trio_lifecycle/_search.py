@@ -235,10 +235,10 @@ class Search:
         process = await self._owner_of(sighting)
         is_ours = sighting.accepted or await self._runs_our_program(process)
         if sighting.refused or not is_ours:
-            raise self._foreign(sighting)
+            raise await self._foreign(sighting)
         for other in sighting.others:
             if other.accepted is not True and await _is_foreign_to(process, other):
-                raise self._foreign(other)
+                raise await self._foreign(other)
         await self._insist_on_no_other_name(process, sighting)
         armed = await self._arm_again("", sighting.report.port)
         return Adoptee(process, sighting.report, armed, None)
@@ -250,7 +250,8 @@ class Search:
             return
         for record in await self._entry.registry.daemons():
             if record.identity == identity and record.name != self._config.name:
-                owner = f"{self._describe_owner(sighting)}, which is recorded as {record.name}"
+                holder = await self._describe_owner(sighting)
+                owner = f"{holder}, which is recorded as {record.name}"
                 raise ForeignDaemonError(self._config.name, sighting.place, owner)
 
     async def _look(self) -> Sighting | None:
@@ -265,7 +266,7 @@ class Search:
         if sighting is not None and sighting.report is None and sighting.accepted is False:
             process = await self._owner_of(sighting)
             if await self._runs_our_program(process) is False:
-                raise self._foreign(sighting)
+                raise await self._foreign(sighting)
         with trio.move_on_at(began + self._config.ready_timeout):
             while sighting is not None and sighting.report is None:
                 waited = trio.current_time() - began
@@ -275,15 +276,15 @@ class Search:
             return sighting
         raise DaemonStateUnknownError(
             self._config.name,
-            f"{self._describe_owner(sighting)} is there, but {sighting.detail}, for "
+            f"{await self._describe_owner(sighting)} is there, but {sighting.detail}, for "
             f"{self._config.ready_timeout} s; {NOTHING_STARTED}",
         )
 
     async def _owner_of(self, sighting: Sighting) -> Process:
         return await self._by.prober.owner_of(*(sighting.address or ("", 0)))
 
-    def _foreign(self, sighting: Sighting) -> ForeignDaemonError:
-        owner = self._describe_owner(sighting)
+    async def _foreign(self, sighting: Sighting) -> ForeignDaemonError:
+        owner = await self._describe_owner(sighting)
         return ForeignDaemonError(self._config.name, sighting.place, owner)
 
     async def _runs_our_program(self, process: Process) -> bool | None:
@@ -295,10 +296,10 @@ class Search:
             return False
         return process.runs(program)
 
-    def _describe_owner(self, sighting: Sighting) -> str:
+    async def _describe_owner(self, sighting: Sighting) -> str:
         if sighting.address is None:
             return "a program that can't be seen from here"
-        return self._by.prober.describe_owner(*sighting.address)
+        return await self._by.prober.describe_owner(*sighting.address)
 
 
 async def _is_foreign_to(process: Process, place: Sighting) -> bool:

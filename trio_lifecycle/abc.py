@@ -78,6 +78,16 @@ __all__ = [
 class Spawner(ABC):
     """Starts processes somewhere: on this machine, on another one, or in a simulation."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether daemons run on this machine.
+
+        Where they do not, paths are those of the other machine, and given as they are; the log of a
+        detached daemon is made by the spawner, at ``output.to`` or where it chooses; and no sockets
+        can be passed.
+        """
+        return True
+
     @abstractmethod
     async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> Process:
         """Start the program in a session of its own, with nothing on its standard input.
@@ -129,6 +139,21 @@ class Spawner(ABC):
     @abstractmethod
     async def reserve_port(self) -> "ReservedPort":
         """Choose a TCP port that is free where the daemon will run, and keep others from it."""
+
+    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+        """Give a daemon's ``url`` and ``port`` as this program reaches them.
+
+        Asked just before its handle is given out. The record keeps what the daemon itself has.
+
+        Args:
+            report: What the daemon's machine knows it by.
+            nursery: Where tasks may run that bring it nearer (a forwarded port, say). It lives as
+                long as the daemon's owner; None where nobody owns it.
+
+        Raises:
+            LifecycleError: It can't be reached.
+        """
+        return report
 
     @abstractmethod
     def open_prober(self) -> Prober:

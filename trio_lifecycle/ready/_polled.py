@@ -192,7 +192,7 @@ class ArmedPolled(ArmedReady):
             if verdict is Verdict.FOREIGN and reply.outcome is Outcome.UP:
                 foreign = foreign or place.address
         if foreign:
-            owner = self._prober.describe_owner(*foreign)
+            owner = await self._prober.describe_owner(*foreign)
             raise ForeignDaemonError(self._name, self._shown, owner)
         return False
 

@@ -127,8 +127,9 @@ class LocalProber(Prober):
         if run is not self._run:
             self._run, self._met, self._one_look = run, {}, None
 
-    def describe_owner(self, host: str, port: int) -> str:
+    async def describe_owner(self, host: str, port: int) -> str:
         """Give pid and command."""
+        await trio.lowlevel.checkpoint()
         return describe_holder(host, port) or "a process that can't be seen from here"
 
 

@@ -111,8 +111,9 @@ class SimulatedProber(Prober):
         assert incarnation is not None
         return self._handle(incarnation)
 
-    def describe_owner(self, host: str, port: int) -> str:
+    async def describe_owner(self, host: str, port: int) -> str:
         """Name whoever lives there."""
+        await trio.lowlevel.checkpoint()
         incarnation = self._who(host, port)
         return "nobody" if incarnation is None else f"process {incarnation.pid} (simulated)"
 
