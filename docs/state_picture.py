@@ -23,6 +23,7 @@ PLACES: Final = {
     State.READY: (4.3, 0.0),
     State.LEFT: (5.3, 0.0),
     State.DEAD: (3.3, 1.15),
+    State.UNSEEN: (2.3, 1.15),
     State.STOPPING: (5.3, 1.15),
     State.FAILED: (1.5, 2.0),
     State.STOPPED: (4.3, 2.0),

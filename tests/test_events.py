@@ -26,6 +26,7 @@ from trio_lifecycle._events import (
     Stopped,
     Stopping,
     Stray,
+    Unseen,
 )
 from trio_lifecycle._states import TRANSITIONS
 from trio_lifecycle._status import describe_status, signal_name
@@ -126,6 +127,11 @@ EVENTS: list[tuple[Event, str, dict[str, object]]] = [
         ReaperLost(name="queen", instance_id="a1", time=12.5, pid=7, reason="it was killed"),
         "has lost its reaper: it was killed",
         {"pid": 7, "reason": "it was killed"},
+    ),
+    (
+        Unseen(name="queen", instance_id="a1", time=12.5, pid=7, reason="the connection is lost"),
+        "can't be seen any more: the connection is lost",
+        {"pid": 7, "reason": "the connection is lost"},
     ),
     (
         Stray(name="queen", instance_id="a1", time=12.5, pid=9, command="sleep 5"),

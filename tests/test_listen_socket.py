@@ -271,7 +271,7 @@ async def test_a_port_of_the_kernels_choice_that_another_took_is_told_with_its_n
         other.bind(("127.0.0.1", port))
         other.listen()
         with pytest.raises(SpawnError, match=f"process {os.getpid()} .* has taken port {port}"):
-            open_sockets(config, sockets, start().prober)
+            await open_sockets(config, sockets, start().prober)
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:

@@ -365,9 +365,9 @@ async def test_an_address_of_another_machine_is_told() -> None:
             pytest.fail("it has no socket")
 
 
-def test_a_port_for_root_is_told() -> None:
+async def test_a_port_for_root_is_told() -> None:
     error = CannotListenError(ListenSocket(port=80), errno.EACCES)
-    assert "only root may have it" in _reason(error, LocalSpawner().open_prober())
+    assert "only root may have it" in await _reason(error, LocalSpawner().open_prober())
 
 
 @frozen

@@ -40,5 +40,5 @@ class Trace:
         for event in self.events:
             state = attempts.get(event.instance_id, State.NEW)
             attempts[event.instance_id] = next_state(state, event.kind)
-        ends = {State.STOPPED, State.FAILED, State.LEFT, State.READY}
+        ends = {State.STOPPED, State.FAILED, State.LEFT, State.READY, State.UNSEEN}
         return set(attempts.values()) <= ends

@@ -55,6 +55,7 @@ from trio_lifecycle._events import (
     Stopped,
     Stopping,
     Stray,
+    Unseen,
 )
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._ladder import StopLadder, StopReport
@@ -175,6 +176,7 @@ __all__ = [
     "TCPPort",
     "UnixSocket",
     "UnlessLine",
+    "Unseen",
     "__version__",
     "attach",
     "find_binary",

@@ -49,14 +49,15 @@ async def attach(
     record = await place.get(name)
     if record is None:
         raise DaemonNotRunningError(name, f"{place!r} has no record of it")
-    process = await (spawner or LocalSpawner()).find_process(record)
+    where = spawner or LocalSpawner()
+    process = await where.find_process(record)
     if process is None or process.gone:
         and_so = "; its record was removed" if await _clear_away(place, record) else ""
         problem = f"process {record.pid} is gone{and_so}"
         raise DaemonNotRunningError(name, problem)
     diary = Diary(name, record.instance_id, observer, State.READY)
     stopper = Stopper(process, recorded_ladder(record), diary, Entry(place, record))
-    report = Report(record.url, record.port, record.report)
+    report = await where.reach(Report(record.url, record.port, record.report), None)
     # What its mode was is not recorded, only that there was one.
     by = (process, stopper, report, 0.0, (), Asker(process).ask)
     return DaemonHandle(name, record.instance_id, "adopted", *by)

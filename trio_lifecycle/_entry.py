@@ -236,7 +236,7 @@ def recorded_ladder(record: DaemonRecord) -> StopLadder:
 
 def _with_report(record: DaemonRecord, process: Process, report: Report) -> DaemonRecord:
     # In this order: one that has not ended lived when the time was taken.
-    now = now_in_ticks()
+    now = process.seen_alive or now_in_ticks()
     return evolve(
         record,
         seen_alive=record.seen_alive if process.ended else now,

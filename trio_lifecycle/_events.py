@@ -166,6 +166,21 @@ class ReaperLost(Event):
 
 
 @_event
+class Unseen(Event):
+    """The daemon's state can't be told any more, as when the connection to its machine is lost.
+
+    It may live or be gone. Its owner's block ends; nothing is started in its place.
+    """
+
+    kind: ClassVar[str] = "unseen"
+    pid: int | None
+    reason: str
+
+    def _sentence(self) -> str:
+        return f"can't be seen any more: {self.reason}"
+
+
+@_event
 class Stray(Event):
     """A process has shown up that this daemon may have started, or another one of its program.
 

@@ -114,8 +114,20 @@ class DaemonHandle:
         Returns:
             Its exit status as ``subprocess`` counts (-15 is an end by SIGTERM); None where only its
             parent can know it, as for an adopted daemon.
+
+        Raises:
+            DaemonStateUnknownError: It can't be seen any more; it may live. Asked again, it is
+                waited for again, as soon as it can be seen.
         """
-        return await self._process.wait()
+        if self._process.unseen is not None and not self._process.ended:
+            await self._process.look()
+        try:
+            return await self._process.wait()
+        except DaemonStateUnknownError:
+            # In its owner's block it is the block that ends, whoever hears of it first.
+            self._stopper.tell_owner()
+            await trio.lowlevel.checkpoint()
+            raise
 
     async def check(self) -> Liveness:
         """Ask the daemon once more, by the probes that said that it was ready.
@@ -123,8 +135,8 @@ class DaemonHandle:
         ``"running"``: it is alive, and says that it is up; where its mode can't be asked again (a
         callback, a line of its log), alive is enough. ``"gone"``: its process was seen to have
         ended. ``"unknown"``: anything else, such as a 503, a probe that took too long, or a process
-        that can't be seen. It is bounded by the mode's own limit for one probe, and changes
-        nothing: what follows from the answer is yours to decide.
+        that can't be seen, now or any more. It is bounded by the mode's own limit for one probe,
+        and changes nothing: what follows from the answer is yours to decide.
         """
         return await self._ask()
 
@@ -143,7 +155,8 @@ class DaemonHandle:
         Raises:
             StopError: A process outlived SIGKILL by 5 s.
             DaemonStateUnknownError: The daemon's process can't be found from here, so nothing was
-                sent.
+                sent; or it can't be seen any more, and so not be seen to be gone. Ask again when it
+                can be.
         """
         self._insist_on_process()
         report = await self._stopper.stop(ladder)
@@ -157,8 +170,7 @@ class DaemonHandle:
 
         Raises:
             StopError: A process outlived SIGKILL by 5 s.
-            DaemonStateUnknownError: The daemon's process can't be found from here, so nothing was
-                sent.
+            DaemonStateUnknownError: As for ``stop()``.
         """
         self._insist_on_process()
         return await self._stopper.kill()

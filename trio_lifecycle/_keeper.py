@@ -5,11 +5,17 @@ from typing import Final
 
 import trio
 
-from trio_lifecycle._errors import DaemonDiedError, LifecycleError, ReaperLostError
+from trio_lifecycle._errors import (
+    DaemonDiedError,
+    DaemonStateUnknownError,
+    LifecycleError,
+    ReaperLostError,
+)
 from trio_lifecycle._events import Left
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._launch import Launch
 from trio_lifecycle._record_errors import DaemonNotRunningError
+from trio_lifecycle._sight import lost_from_sight
 from trio_lifecycle._states import State
 from trio_lifecycle.abc import Process
 
@@ -25,7 +31,7 @@ class Keeper:
 
     Attributes:
         handle: The daemon, once it is up.
-        body: The owner's block; cancelled when the daemon dies under it.
+        body: The owner's block; cancelled when the daemon dies under it, or is lost from sight.
         stop_error: Why the daemon could not be ended, once it should have been.
     """
 
@@ -53,6 +59,8 @@ class Keeper:
             async with trio.open_nursery() as services:
                 await self._begin(services)
                 if self.handle is not None:
+                    assert self._launch.stopper is not None
+                    self._launch.stopper.tell_owner = self._look_for_death
                     if self.handle.origin == "adopted":
                         services.start_soon(self._launch.watch)
                     await self._own(self.handle)
@@ -149,10 +157,13 @@ class Keeper:
         try:
             if handle.origin == "spawned":
                 await stopper.stop()
+                self._note_gone()
         except LifecycleError as error:
             _log.error("%s", error)
             self.stop_error = error
-            self._end_error = self._end_error or error
+            # Of one that is out of sight, what its stop came to says more.
+            is_out_of_sight = isinstance(self._end_error, DaemonStateUnknownError)
+            self._end_error = error if is_out_of_sight else self._end_error or error
         await self._left.wait()
         if self._launch.diary.state is State.READY:
             self._launch.diary.note(Left, pid=process.pid)
@@ -160,16 +171,28 @@ class Keeper:
         await self._launch.held.aclose()
         self._launch.close_sockets()
 
+    def _note_gone(self) -> None:
+        if isinstance(self._end_error, DaemonStateUnknownError):
+            self._end_error.add_note("It came into sight again, and is gone.")
+
     def _look_for_death(self) -> None:
-        """Cancel the owner's block if the daemon died under it."""
-        handle, stopper = self.handle, self._launch.stopper
-        if handle is None or stopper is None or self._end_error or not stopper.note_death():
-            return
-        process = self._launch.process
+        """Cancel the owner's block if the daemon died under it, or is out of sight."""
+        handle = self.handle
+        if handle is not None and self._end_error is None:
+            self._end_error = self._loss_of(handle)
+            if self._end_error is not None:
+                self.body.cancel()
+
+    def _loss_of(self, handle: DaemonHandle) -> LifecycleError | None:
+        process, stopper = self._launch.process, self._launch.stopper
         assert process is not None
-        lived_s = trio.current_time() - self._ready_at
-        self._end_error = _died(handle.name, process, lived_s, handle.output_tail)
-        self.body.cancel()
+        assert stopper is not None
+        if stopper.note_death():
+            lived_s = trio.current_time() - self._ready_at
+            return _died(handle.name, process, lived_s, handle.output_tail)
+        if stopper.note_unseen():
+            return lost_from_sight(handle.name, process, "while it was needed", stopper.unseen)
+        return None
 
 
 def _died(name: str, process: Process, lived_s: float, tail: str) -> DaemonDiedError:

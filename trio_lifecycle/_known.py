@@ -39,14 +39,16 @@ class Known:
         """Give the handle, if one question shows that it may be given.
 
         None where that takes more than a question: ``find_again`` goes on then.
+
+        Raises:
+            DaemonStateUnknownError: It can't be seen any more.
         """
         record = self.entry.record
         if record is None or self._is_going():
             await trio.lowlevel.checkpoint_if_cancelled()
             return None
-        if self.armed is None:
-            await trio.lowlevel.checkpoint()
-        elif await self.armed.ask(self.process) is None:
+        await self._look()
+        if self.armed is not None and await self.armed.ask(self.process) is None:
             return None
         # Last: it may have been asked to go while it was asked whether it is up.
         is_given = self.entry.registry.confirms(record) and not self._is_going()
@@ -58,8 +60,10 @@ class Known:
         None if it is not the one to be given any more: the registry says more then.
 
         Raises:
-            DaemonStateUnknownError: It is alive, but has not answered for the ready timeout.
+            DaemonStateUnknownError: It is alive, but has not answered for the ready timeout; or it
+                can't be seen any more.
         """
+        await self._look()
         record = self.entry.record
         if self.process.pid is None:
             # Its end can't be seen, so another may be in its place.
@@ -83,6 +87,14 @@ class Known:
         # "gone" is asked for what it does besides: it reaps a child.
         if self.process.gone or self.process.ended:
             self.process.close()
+
+    async def _look(self) -> None:
+        """See whether it is there still, where that takes a question to its machine."""
+        try:
+            await self.process.look()
+        except DaemonStateUnknownError as error:
+            problem = f"{error.problem}; {NOTHING_STARTED}"
+            raise DaemonStateUnknownError(self.config.name, problem) from error
 
     def _is_going(self) -> bool:
         record = self.entry.record

@@ -30,6 +30,7 @@ from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._ready_wait import ReadyWait
 from trio_lifecycle._record_errors import DaemonNotRunningError
 from trio_lifecycle._recovery import Recovery
+from trio_lifecycle._run_away import end_strays
 from trio_lifecycle._search import Adoptee, Collaborators, Search
 from trio_lifecycle._secrets import Secrets
 from trio_lifecycle._states import State
@@ -100,15 +101,15 @@ class Launch:
         self.diary.note(Starting)
         try:
             if self._entry is None:
-                return await self._adopt_answering() or await self._start(nursery)
+                return await self._adopt_answering(nursery) or await self._start(nursery)
             # Most callers find it up, and then nobody has to be kept from anything.
-            found = await self._adopt_recorded(claimed=False)
+            found = await self._adopt_recorded(nursery, claimed=False)
             if found is not None:
                 return found
             async with self._entry.claimed(self.config, self.diary):
                 return (
-                    await self._adopt_recorded(claimed=True)
-                    or await self._adopt_answering()
+                    await self._adopt_recorded(nursery, claimed=True)
+                    or await self._adopt_answering(nursery)
                     or await self._start(nursery)
                 )
         except BaseException as error:
@@ -143,11 +144,11 @@ class Launch:
     def _search(self) -> Search:
         return Search(self.config, self._by, self._entry, self.diary)
 
-    async def _adopt_recorded(self, *, claimed: bool) -> DaemonHandle | None:
+    async def _adopt_recorded(self, nursery: trio.Nursery, *, claimed: bool) -> DaemonHandle | None:
         found = await self._search.find_recorded(claimed=claimed)
-        return None if found is None else self._adopt(found)
+        return None if found is None else await self._adopt(found, nursery)
 
-    async def _adopt_answering(self) -> DaemonHandle | None:
+    async def _adopt_answering(self, nursery: trio.Nursery) -> DaemonHandle | None:
         if self.sockets.are_open:
             # The one before has died, and who asks there would wait in our own sockets.
             return None
@@ -156,9 +157,10 @@ class Launch:
             return None
         if self._entry is not None:
             await self._entry.note_found(self.config, found.process, self.instance_id, found.report)
-        return self._adopt(found)
+        return await self._adopt(found, nursery)
 
-    def _adopt(self, found: Adoptee) -> DaemonHandle:
+    async def _adopt(self, found: Adoptee, nursery: trio.Nursery) -> DaemonHandle:
+        reached = await self._reach(found.report, nursery)
         self.process, self._armed = found.process, found.armed
         if found.record is not None:
             assert self._entry is not None
@@ -167,8 +169,8 @@ class Launch:
         recovery = Recovery(awaited_after(self._by.preflight, self._by.prober))
         ladder = self.config.stop_ladder
         self.stopper = Stopper(self.process, ladder, self.diary, self._entry, recovery)
-        self.diary.note(Adopted, pid=self.process.pid, url=found.report.url)
-        return self._hand_out("adopted", found.report, 0.0)
+        self.diary.note(Adopted, pid=self.process.pid, url=reached.url)
+        return self._hand_out("adopted", reached, 0.0, found.report.port)
 
     async def answers(self) -> bool:
         """Say whether a daemon whose process can't be seen is there still."""
@@ -229,21 +231,12 @@ class Launch:
             if self.stopper is not None and self.process is not None:
                 await self.stopper.stop()  # shields itself, and is bounded by its ladder
                 self.process.close()
-                await self._end_strays(self.process)
+                if self._detached:
+                    about = (self.config.name, self.instance_id, self._by.observer, State.READY)
+                    diary = Diary(*about, Secrets(self._secrets))
+                    await end_strays(self.process, self._by.spawner, diary, self.config.stop_ladder)
         finally:
             await self.held.aclose()
-
-    async def _end_strays(self, process: Process) -> None:
-        """End what has left its session, as a program does that puts itself into the background."""
-        if not self._detached:
-            return
-        # Shielded, because the start may have been cancelled. Bounded: a look, then the ladder.
-        with trio.CancelScope(shield=True):
-            strays = await self._by.spawner.find_strays(process, self.instance_id)
-            if strays is not None:
-                about = (self.config.name, self.instance_id, self._by.observer, State.READY)
-                diary = Diary(*about, Secrets(self._secrets))
-                await Stopper(strays, self.config.stop_ladder, diary).stop()
 
     async def _prepare(self, wait: AsyncExitStack) -> tuple[SpawnRequest, int | None]:
         """Do everything that can fail before there is a process."""
@@ -254,7 +247,9 @@ class Launch:
             await self.predecessor.recovered()
         self._recovery = Recovery(await check_all(config.name, by.preflight, by.prober))
         directory = None if self._entry is None else self._entry.registry.log_directory
-        output = prepare.detached_output(config, directory) if self._detached else config.output
+        output = config.output
+        if self._detached:
+            output = prepare.detached_output(config, directory, is_here=by.spawner.is_here)
         await prepare.open_sockets(config, self.sockets, by.prober)
         values = await prepare.choose_port(config, by.spawner, self.held, self.sockets)
         port = int(values[FREE_PORT]) if values else None
@@ -304,12 +299,13 @@ class Launch:
             report = evolve(report, port=port)
         await self._record(process, report)
         ready_after_s = trio.current_time() - began
-        handle = self._hand_out("spawned", report, ready_after_s)
+        reached = await self._reach(report, nursery)
+        handle = self._hand_out("spawned", reached, ready_after_s, report.port)
         self.diary.note(
             Ready,
             pid=process.pid,
-            url=report.url,
-            port=report.port,
+            url=reached.url,
+            port=reached.port,
             ready_after_s=ready_after_s,
         )
         # Not sooner: to close a watch over a log file takes the kernel some milliseconds.
@@ -339,10 +335,14 @@ class Launch:
 
     @trio.lowlevel.enable_ki_protection
     async def watch(self) -> None:
-        """Wait until the process has ended, and say so to whoever waits for it or for its owner."""
+        """Wait until the process has ended, or is out of sight, and say so to who waits or owns."""
         process, wait, following, over = self.process, self._wait, self._following, self.over
         assert process is not None
-        await process.wait_over()
+        assert self.stopper is not None
+        # More than once where it came into sight again before this was heard of.
+        while not (process.ended or process.lost or process.unseen):
+            await process.wait_over()
+        self.stopper.unseen = process.unseen
         wait.give_up()
         following.end()
         over.set()
@@ -370,7 +370,12 @@ class Launch:
     def _secrets(self) -> tuple[str, ...]:
         return self.config.secrets + (self._armed.secrets if self._armed else ())
 
-    def _hand_out(self, origin: Origin, report: Report, ready_after_s: float) -> DaemonHandle:
+    async def _reach(self, report: Report, nursery: trio.Nursery) -> Report:
+        return await self._by.spawner.reach(report, None if self._detached else nursery)
+
+    def _hand_out(
+        self, origin: Origin, report: Report, ready_after_s: float, own_port: int | None
+    ) -> DaemonHandle:
         assert self.process is not None
         assert self.stopper is not None
         self._handle = DaemonHandle(
@@ -382,7 +387,7 @@ class Launch:
             report,
             ready_after_s,
             self._secrets,
-            self._asker(report.port).ask,
+            self._asker(own_port).ask,
         )
         return self._handle
 
@@ -390,8 +395,5 @@ class Launch:
         """Give what asks the daemon again."""
         assert self.process is not None
         heard = self._armed if self._goes_on_to_hear() else None
-        return Asker(self.process, partial(self._arm_again, port), heard)
-
-    async def _arm_again(self, port: int | None) -> ArmedReady | None:
-        start = prepare.make_start(self.config, self.instance_id, port, self._by.prober)
-        return await self.config.ready_mode.arm_again(start)
+        about = (self.config, self.instance_id, port, self._by.prober)
+        return Asker(self.process, partial(prepare.arm_again, *about), heard)

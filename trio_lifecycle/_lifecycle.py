@@ -141,7 +141,10 @@ class DaemonLifecycle:
         ready mode accepts it.
 
         If the daemon dies meanwhile, the block is cancelled and DaemonDiedError raised. What the
-        block itself raises leaves as it entered, with a note when the daemon had died.
+        block itself raises leaves as it entered, with a note when the daemon had died. So it is
+        with one that can't be seen any more, as when the connection to its machine is lost, but the
+        error is DaemonStateUnknownError. It is looked for as long as a stop takes, and stopped if
+        it comes into sight.
 
         Raises:
             BinaryNotFoundError: There is no such program.
@@ -160,7 +163,7 @@ class DaemonLifecycle:
             RegistryError: The registry can't be used.
             DaemonNotRunningError: Another program stopped it while it was being started.
             DaemonStateUnknownError: Something is where the daemon should be, but can't be told to
-                be up.
+                be up; or it can't be seen any more, and may live.
             StopError: A process of it outlived SIGKILL.
         """
         keeper = Keeper(self._launch(detached=False))
@@ -187,8 +190,8 @@ class DaemonLifecycle:
         """Give the daemon to a nursery: ``daemon = await nursery.start(lifecycle.run)``.
 
         It runs until the nursery is cancelled, or the daemon is stopped through its handle. What
-        goes wrong before it is ready is raised by
-        ``nursery.start``; DaemonDiedError comes out of the nursery. See ``running()``.
+        goes wrong before it is ready is raised by ``nursery.start``; what becomes of it later,
+        DaemonDiedError or DaemonStateUnknownError, comes out of the nursery. See ``running()``.
         """
         async with self.running() as handle:
             task_status.started(handle)
@@ -312,6 +315,9 @@ def _check(config: object, spawner: object, observer: object, registry: object) 
         raise ConfigError("config", f"must be a LifecycleConfig, not {config!r}")
     if spawner is not None and not isinstance(spawner, Spawner):
         raise ConfigError("spawner", f"must be a Spawner such as LocalSpawner(), not {spawner!r}")
+    if config.listen and spawner is not None and not spawner.is_here:
+        problem = f"{spawner!r} can pass no socket to another machine; the daemon must bind its own"
+        raise ConfigError("listen", problem)
     if observer is not None and not callable(observer):
         raise ConfigError("observer", f"must be a callable that takes an event, not {observer!r}")
     if registry is not None and not isinstance(registry, Registry):

@@ -3,9 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
-import trio
-
-from trio_lifecycle._errors import ForeignDaemonError, ReadyError
+from trio_lifecycle._errors import DaemonStateUnknownError, ForeignDaemonError, ReadyError
 from trio_lifecycle.abc import ArmedReady, Process
 
 Liveness = Literal["running", "gone", "unknown"]
@@ -32,12 +30,15 @@ class Asker:
 
     async def ask(self) -> Liveness:
         """Ask once, within the mode's own limit for one look."""
-        await trio.lowlevel.checkpoint()
+        try:
+            await self._process.look()
+        except DaemonStateUnknownError:
+            return "unknown"
         answers = not self._process.ended and await self._answers()
         # It may have ended while it was asked.
         if self._process.ended:
             return "gone"
-        return "running" if answers else "unknown"
+        return "running" if answers and self._process.unseen is None else "unknown"
 
     async def _answers(self) -> bool:
         if self._armed is None and self._arm is not None:
@@ -47,5 +48,5 @@ class Asker:
             return self._process.pid is not None
         try:
             return await self._armed.ask(self._process) is not None
-        except (ForeignDaemonError, ReadyError):
+        except (DaemonStateUnknownError, ForeignDaemonError, ReadyError):
             return False

@@ -93,12 +93,16 @@ def insist_on_plain_output(config: LifecycleConfig) -> None:
             )
 
 
-def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
+def detached_output(
+    config: LifecycleConfig, directory: Path | None, *, is_here: bool = True
+) -> Output:
     """Say where the output of a daemon goes that outlives this program; older logs make room.
 
     Args:
         config: The daemon's.
         directory: Where logs are that name no file; None is in the state directory.
+        is_here: Whether it runs on this machine. On another one paths are its own, and its spawner
+            makes the file.
 
     Raises:
         ConfigError: It is to go where only this program can bring it, or the state directory is not
@@ -112,6 +116,8 @@ def detached_output(config: LifecycleConfig, directory: Path | None) -> Output:
             f"{config.name} is to outlive this program, so its output can only go to a "
             "file: give a path, or nothing for a file in the state directory",
         )
+    if not is_here:
+        return output
     if output.to is not None:
         return evolve(output, to=absolute("output.to", output.to))
     path = log_path(os.environ, config.name, directory)
@@ -161,6 +167,14 @@ def make_start(
     )
     start = start if hear is None else evolve(start, hear=hear)
     return start if queue_at is None else evolve(start, queue_at=queue_at)
+
+
+async def arm_again(
+    config: LifecycleConfig, instance_id: str, port: int | None, prober: Prober
+) -> ArmedReady | None:
+    """Get the ready mode ready to ask a daemon that runs; None where it can't be asked again."""
+    start = make_start(config, instance_id, port, prober)
+    return await config.ready_mode.arm_again(start)
 
 
 def make_request(

@@ -36,7 +36,8 @@ class Process(ABC):
         """Why its state can't be told any more, as part of a sentence; None while it can.
 
         Such as a connection to its machine that was lost. It is no end: ``ended`` and ``gone`` stay
-        what they were seen to be. When it can be seen again, ``look`` makes it None again.
+        what they were seen to be. It is None once all is ``gone``, and again when ``look`` has seen
+        the process again.
         """
         return None
 

@@ -18,6 +18,7 @@ from trio_lifecycle._errors import (
 from trio_lifecycle._events import Said
 from trio_lifecycle._handle import show_tail
 from trio_lifecycle._secrets import Secrets
+from trio_lifecycle._sight import lost_from_sight
 from trio_lifecycle._states import State
 from trio_lifecycle._stop import Stopper
 from trio_lifecycle.abc import ArmedReady, Process, Progress, Report
@@ -108,6 +109,7 @@ class ReadyWait:
         Raises:
             DiedBeforeReadyError: The process has ended.
             ReaperLostError: It is guarded no longer.
+            DaemonStateUnknownError: It can't be seen any more.
             ReadyTimeoutError: It was not ready in time.
             StallTimeoutError: It was not ready, and silent for too long.
             ForeignDaemonError: Somebody else answers in its place.
@@ -124,7 +126,9 @@ class ReadyWait:
                     report = await armed.ask(process)
             except Exception as error:
                 failure = error
-        if report is not None and process.lost is None and not process.ended:
+        # First: what answers may be another one, if this one can't be seen.
+        is_unseen = stopper.note_unseen()
+        if report is not None and process.lost is None and not (is_unseen or process.ended):
             return report
         waited_s = trio.current_time() - began
         tail = show_tail(process, self._config.secrets + armed.secrets)
@@ -134,6 +138,9 @@ class ReadyWait:
         if process.ended:
             stopper.note_death()
             raise DiedBeforeReadyError(self._config.name, process.status, waited_s, tail)
+        if is_unseen:
+            when = "before it was ready"
+            raise lost_from_sight(self._config.name, process, when, stopper.unseen)
         # A line of its output may be quoted; what it writes to a file itself nobody has blotted.
         secrets = Secrets(self._config.secrets)
         if isinstance(failure, ReadyError):

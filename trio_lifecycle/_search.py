@@ -15,7 +15,7 @@ from trio_lifecycle._events import ConfigChanged
 from trio_lifecycle._fingerprint import differences
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder
 from trio_lifecycle._polling import next_interval
-from trio_lifecycle._preparation import make_start
+from trio_lifecycle._preparation import arm_again, make_start
 from trio_lifecycle._record_errors import ConfigChangedError
 from trio_lifecycle._recovery import Recovery
 from trio_lifecycle._secrets import Secrets
@@ -32,7 +32,6 @@ from trio_lifecycle.abc import (
     Report,
     Sighting,
     Spawner,
-    Start,
     Verdict,
 )
 
@@ -152,7 +151,8 @@ class Search:
         Where the ready mode can't be asked for that, nobody will ever know whether it is up; but
         nobody was given it either, so it is started anew.
         """
-        start = self._start_again(recorded.record.instance_id, recorded.record.port)
+        about = (recorded.record.instance_id, recorded.record.port)
+        start = make_start(self._config, *about, self._by.prober)
         armed = await self._config.ready_mode.arm_unfinished(start)
         if armed is None:
             await self._end(recorded, recorded_ladder(recorded.record))
@@ -214,10 +214,7 @@ class Search:
         return Adoptee(process, report, armed, record)
 
     async def _arm_again(self, instance_id: str, port: int | None) -> ArmedReady | None:
-        return await self._config.ready_mode.arm_again(self._start_again(instance_id, port))
-
-    def _start_again(self, instance_id: str, port: int | None) -> Start:
-        return make_start(self._config, instance_id, port, self._by.prober)
+        return await arm_again(self._config, instance_id, port, self._by.prober)
 
     # --- by its address ---
 
@@ -318,7 +315,8 @@ async def await_answer(
         What it said; None when it has ended.
 
     Raises:
-        DaemonStateUnknownError: It is alive, but was not up for ``ready_timeout``.
+        DaemonStateUnknownError: It is alive, but was not up for ``ready_timeout``; or it can't be
+            seen any more.
     """
     began = trio.current_time()
     with trio.move_on_at(began + config.ready_timeout):
@@ -326,6 +324,7 @@ async def await_answer(
             report = await armed.ask(process)
             if report is not None:
                 return report
+            await process.look()
             waited = trio.current_time() - began
             await trio.sleep(next_interval(waited, _LOOK_INTERVAL_S))
         return None

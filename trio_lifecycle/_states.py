@@ -14,6 +14,7 @@ class State(Enum):
     READY = "ready"
     STOPPING = "stopping"
     DEAD = "dead"
+    UNSEEN = "unseen"
     STOPPED = "stopped"
     FAILED = "failed"
     LEFT = "left"
@@ -37,6 +38,7 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
         "stray": State.WAITING,
         "died": State.DEAD,
         "reaper_lost": State.DEAD,
+        "unseen": State.UNSEEN,
         "stopping": State.STOPPING,
         "stopped": State.STOPPED,
     },
@@ -45,11 +47,19 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
         "stray": State.READY,
         "died": State.DEAD,
         "reaper_lost": State.DEAD,
+        "unseen": State.UNSEEN,
         "stopping": State.STOPPING,
         "stopped": State.STOPPED,
         "left": State.LEFT,
     },
     State.DEAD: {"stray": State.DEAD, "stopping": State.DEAD, "stopped": State.STOPPED},
+    State.UNSEEN: {
+        "stray": State.UNSEEN,
+        "died": State.DEAD,
+        "reaper_lost": State.DEAD,
+        "stopping": State.UNSEEN,
+        "stopped": State.STOPPED,
+    },
     State.STOPPING: {
         "said": State.STOPPING,
         "stray": State.STOPPING,
@@ -57,7 +67,12 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
         "stopped": State.STOPPED,
     },
     State.STOPPED: {"not_recovered": State.STOPPED, "failed": State.FAILED},
-    State.LEFT: {"stopping": State.STOPPING, "stopped": State.STOPPED, "died": State.DEAD},
+    State.LEFT: {
+        "died": State.DEAD,
+        "unseen": State.UNSEEN,
+        "stopping": State.STOPPING,
+        "stopped": State.STOPPED,
+    },
     State.FAILED: {},
 }
 

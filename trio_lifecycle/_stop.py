@@ -10,12 +10,13 @@ from typing import Final, Protocol
 import trio
 
 from trio_lifecycle._diary import Diary
-from trio_lifecycle._errors import LifecycleError, StopError
-from trio_lifecycle._events import Died, ReaperLost, Stopped, Stopping
+from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError, StopError
+from trio_lifecycle._events import Died, ReaperLost, Stopped, Stopping, Unseen
 from trio_lifecycle._ladder import KILL_PATIENCE_S, StopLadder, StopReport
 from trio_lifecycle._recovery import Recovery
+from trio_lifecycle._sight import look_once, out_of_sight, see_again
 from trio_lifecycle._status import signal_name
-from trio_lifecycle.abc import Process
+from trio_lifecycle.abc import DaemonRecord, Process
 
 # How long after SIGKILL to look for processes that were forked while it was sent, and kill them,
 # too.
@@ -33,6 +34,8 @@ _log: Final = logging.getLogger("trio_lifecycle")
 class Remembered(Protocol):
     """What is to be told when a daemon goes: its entry in a registry."""
 
+    record: DaemonRecord | None
+
     async def note_stopping(self, ladder: StopLadder) -> None:
         """Hear that it was asked to go, and in which steps."""
 
@@ -41,7 +44,13 @@ class Remembered(Protocol):
 
 
 class Stopper:
-    """Stops one process and its tree, and knows whether its end was wanted."""
+    """Stops one process and its tree, and knows whether its end was wanted.
+
+    Attributes:
+        asked: Whether somebody has asked it to go.
+        unseen: Why it was lost from sight; it stays when the process is seen again.
+        tell_owner: Has its owner, if it has one, look at once what became of it.
+    """
 
     def __init__(
         self,
@@ -62,8 +71,10 @@ class Stopper:
         self._report: StopReport | None = None
         self._last_rung: str | None = None
         self._terminated_by: int | None = None
-        self._died = False
+        self._died = self._is_lost_from_sight = False
         self.asked: bool = False
+        self.unseen: str | None = None
+        self.tell_owner: Callable[[], None] = lambda: None
 
     def note_death(self) -> bool:
         """Say whether it ended, or lost its reaper, unasked; the diary hears of it once."""
@@ -77,6 +88,16 @@ class Stopper:
                 self._diary.note(Died, pid=pid, status=self._process.status)
         return self._died
 
+    def note_unseen(self) -> bool:
+        """Say whether it was lost from sight, unasked and alive; the diary hears of it once."""
+        reason = self.unseen or self._process.unseen
+        is_known = self._is_lost_from_sight or self._died or self.asked or self._process.ended
+        if reason is not None and not is_known:
+            self._is_lost_from_sight = True
+            self.unseen = reason
+            self._diary.note(Unseen, pid=self._process.pid, reason=reason)
+        return self._is_lost_from_sight
+
     @property
     def seconds(self) -> float:
         """How long its ladder takes at most: the one that is climbed, or that it will climb."""
@@ -87,7 +108,9 @@ class Stopper:
 
         Raises:
             StopError: A process outlived SIGKILL.
+            DaemonStateUnknownError: It can't be seen to be gone.
         """
+        self.note_unseen()
         self.asked = not self.note_death()
         # Shielded, because a ladder left half-way leaves a daemon that nobody waits for. It is
         # bounded by the ladder's own seconds and the patience after SIGKILL.
@@ -120,7 +143,14 @@ class Stopper:
         return await self.stop(StopLadder())
 
     async def terminate(self, signum: int) -> None:
-        """Ask the tree once to go, and don't wait."""
+        """Ask the tree once to go, and don't wait.
+
+        Raises:
+            DaemonStateUnknownError: It can't be seen any more, so nothing was sent.
+        """
+        await look_once(self._process, KILL_PATIENCE_S)
+        if self._process.unseen is not None and not self._process.ended:
+            raise self._out_of_sight()
         self.asked = not self.note_death()
         if self.asked and not self._process.ended:
             await self._note_stopping(self._ladder)
@@ -132,6 +162,8 @@ class Stopper:
     async def _climb(self, ladder: StopLadder) -> None:
         began = trio.current_time()
         self._climbed = ladder
+        # What is known of it may be old, where a look is a question to another machine.
+        await look_once(self._process, KILL_PATIENCE_S)
         if not self._is_gone():
             await self._note_stopping(ladder)
         try:
@@ -167,20 +199,35 @@ class Stopper:
         for number, rung in enumerate(ladder.rungs):
             if self._is_gone() or self._patience.cancel_called:
                 break
+            # Who comes into sight late is asked all the same, and has the whole time to go.
+            with trio.move_on_after(rung.seconds):
+                await see_again(self._process)
+            if self._process.unseen is not None or self._is_gone():
+                continue
             # Many programs take a second SIGTERM for an order to drop all.
             if number > 0 or rung.signum != self._terminated_by:
                 await self._send(rung.signum)
             await self._wait_gone(rung.seconds)
 
     async def _insist(self, began: float) -> None:
+        with trio.move_on_after(KILL_PATIENCE_S):
+            await see_again(self._process)
         deadline = trio.current_time() + KILL_PATIENCE_S
         while not self._is_gone():
-            if trio.current_time() >= deadline:
+            if self._process.unseen is not None or trio.current_time() >= deadline:
                 raise self._failure(trio.current_time() - began)
             await self._send(signal.SIGKILL)
             await self._wait_gone(_KILL_AGAIN_AFTER_S)
+            with trio.move_on_at(deadline):
+                await see_again(self._process)
 
-    def _failure(self, seconds: float) -> StopError:
+    def _out_of_sight(self) -> DaemonStateUnknownError:
+        recorded = self._entry is not None and self._entry.record is not None
+        return out_of_sight(self._diary.name, self._process, recorded=recorded)
+
+    def _failure(self, seconds: float) -> LifecycleError:
+        if self._process.unseen is not None:
+            return self._out_of_sight()
         stuck = None
         with suppress(OSError):
             stuck = self._process.find_stuck()
@@ -192,14 +239,15 @@ class Stopper:
         if signum != signal.SIGKILL or rung != self._last_rung:
             self._last_rung = rung
             self._diary.note(Stopping, pid=self._process.pid, rung=rung)
-        with suppress(OSError):
+        with suppress(OSError, DaemonStateUnknownError):
             await self._process.signal_tree(signum)
             if signum != signal.SIGKILL:
                 # A stopped process acts on nothing but SIGKILL until it is continued.
                 await self._process.signal_tree(signal.SIGCONT)
 
     # A program that has run out of descriptors can't look at the rest of a tree. That is no reason
-    # to leave a stop half-way: who can't be seen is not gone, and is looked at again.
+    # to leave a stop half-way: who can't be seen is not gone, and is looked at again. Neither is it
+    # one that the connection to another machine was lost.
 
     def _is_gone(self) -> bool:
         with suppress(OSError):
@@ -209,7 +257,8 @@ class Stopper:
     async def _wait_gone(self, seconds: float) -> None:
         with trio.move_on_after(seconds):
             while not self._is_gone():
-                with suppress(OSError):
+                with suppress(OSError, DaemonStateUnknownError):
                     await self._process.wait_gone()
                     return
+                await see_again(self._process)
                 await trio.sleep(_LOOK_AGAIN_AFTER_S)

@@ -87,7 +87,8 @@ class DaemonNursery:
             ConfigChangedError: It is up, from another configuration; it was left alone.
             DaemonNotRunningError: It was stopped while it was being started, or this nursery is
                 left.
-            DaemonStateUnknownError: It was asked to go and is still there; nothing was started.
+            DaemonStateUnknownError: It was asked to go and is still there, or can't be seen any
+                more; nothing was started.
             ConfigError: The nursery is of another ``trio.run()``.
             LifecycleError: As for ``DaemonLifecycle.running()``.
         """
@@ -122,7 +123,7 @@ class DaemonNursery:
             case Step.REFUSE:
                 raise ConfigChangedError(config.name, place.pid, changed)
             case _:
-                raise place.doubt()
+                await place.clear_up()
         return None
 
     async def stop(self, name: str) -> StopReport | None:
@@ -138,7 +139,8 @@ class DaemonNursery:
 
         Raises:
             StopError: A process of it outlived SIGKILL; it stays in the nursery.
-            DaemonStateUnknownError: Its process can't be found from here, so nothing was sent.
+            DaemonStateUnknownError: Its process can't be found from here, so nothing was sent; or
+                it can't be seen any more, and stays in the nursery.
             ConfigError: The nursery is of another ``trio.run()``.
         """
         await trio.lowlevel.checkpoint()
@@ -275,12 +277,14 @@ async def open_daemon_nursery() -> AsyncIterator[DaemonNursery]:
     running are left running.
 
     If one dies meanwhile, its observer is told, and nothing else happens: whoever wants it next
-    gets a new one. What the block itself raises leaves as it entered, with a note for each daemon
-    that could not be stopped.
+    gets a new one. So it is with one that can't be seen any more, but a new one is started only
+    when the old one was seen to be gone. What the block itself raises leaves as it entered, with a
+    note for each daemon that could not be stopped.
 
     Raises:
         StopError: A process outlived SIGKILL. The others were stopped all the same.
-        ExceptionGroup: Of StopErrors, where that happened to several daemons.
+        DaemonStateUnknownError: One can't be seen to be gone.
+        ExceptionGroup: Of these errors, where that happened to several daemons.
     """
     outcome: BaseException | None = None
     try:

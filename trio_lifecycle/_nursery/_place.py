@@ -17,6 +17,7 @@ from trio_lifecycle._lifecycle import DaemonLifecycle
 from trio_lifecycle._nursery._standing import Standing
 from trio_lifecycle._passed_sockets import PassedSockets
 from trio_lifecycle._record_errors import DaemonNotRunningError
+from trio_lifecycle._sight import is_out_of_sight, look_once
 from trio_lifecycle._states import State
 from trio_lifecycle._waits import Underway
 
@@ -83,7 +84,9 @@ class Place:
     @property
     def stop_error(self) -> LifecycleError | None:
         """Why it could not be ended; None as long as nobody has failed to."""
-        return self._failure if isinstance(self._failure, StopError) else self._keeper.stop_error
+        if isinstance(self._failure, (StopError, DaemonStateUnknownError)):
+            return self._failure
+        return self._keeper.stop_error
 
     def _is_gone(self) -> bool:
         process = self._launch.process
@@ -127,11 +130,28 @@ class Place:
     def doubt(self) -> DaemonStateUnknownError:
         """Say that it was asked to go and is not gone."""
         process = self._launch.process
+        unseen = None if process is None else process.unseen
+        left = "is still there" if unseen is None else f"can't be seen to be gone: {unseen}"
         return DaemonStateUnknownError(
             self.config.name,
-            f"process {process.pid if process else 0} was asked to go, and is still there; "
+            f"process {process.pid if process else 0} was asked to go, and {left}; "
             "nothing was started, so that there are never two",
         )
+
+    async def clear_up(self) -> None:
+        """End one that was to be gone and was out of sight, if it can be seen by now.
+
+        Raises:
+            DaemonStateUnknownError: It is still there, or can't be seen.
+            StopError: A process of it outlived SIGKILL.
+        """
+        process = self._launch.process
+        if process is None or process.unseen is None:
+            raise self.doubt()
+        await look_once(process, KILL_PATIENCE_S)
+        if is_out_of_sight(process):
+            raise self.doubt()
+        await self.stop()
 
     # --- its life ---
 

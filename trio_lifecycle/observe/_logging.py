@@ -3,7 +3,16 @@
 import logging
 from typing import Final
 
-from trio_lifecycle._events import ConfigChanged, Died, Event, Failed, Found, NotRecovered, Starting
+from trio_lifecycle._events import (
+    ConfigChanged,
+    Died,
+    Event,
+    Failed,
+    Found,
+    NotRecovered,
+    Starting,
+    Unseen,
+)
 
 _log: Final = logging.getLogger("trio_lifecycle.events")
 
@@ -11,6 +20,7 @@ _LEVELS: Final[dict[type[Event], int]] = {
     Starting: logging.DEBUG,
     Found: logging.DEBUG,
     Died: logging.WARNING,
+    Unseen: logging.WARNING,
     Failed: logging.WARNING,
     ConfigChanged: logging.WARNING,
     NotRecovered: logging.WARNING,
@@ -22,8 +32,9 @@ def log_events(event: Event) -> None:
 
     ``DaemonLifecycle(config, observer=log_events)``.
 
-    A death, a failed start, a daemon of another configuration and what is not free again after a
-    stop are warnings, small steps are debug messages, the rest is information.
+    A death, a daemon out of sight, a failed start, a daemon of another configuration and what is
+    not free again after a stop are warnings, small steps are debug messages, the rest is
+    information.
     The record carries the event's facts as ``record.daemon_event``, a dictionary, for formatters
     that want them.
     """

@@ -45,6 +45,9 @@ class SimulatedDaemon:
         lingers: How long the rest of its tree outlives the main process, unless it gets SIGKILL.
         is_foreign: Its address is answered by another program.
         unseen: Whether one that was recorded lives can't be told, as from another machine.
+        unseen_after: When it is lost from sight, as when the connection to its machine is. Defaults
+            to None: never.
+        seen_again_after: When whoever looks sees it again. Defaults to None: never.
         writes: What it writes when it is spawned.
         says: The lines that it writes later: pairs (from when on, the line), the earliest first.
         path: The path of its socket, and of the file that it writes. Defaults to None: any, for
@@ -70,6 +73,8 @@ class SimulatedDaemon:
     lingers: float = 0.0
     is_foreign: bool = False
     unseen: bool = False
+    unseen_after: float | None = None
+    seen_again_after: float | None = None
     writes: bytes = b""
     says: Sequence[tuple[float, str]] = ()
     path: str | None = None

@@ -38,6 +38,8 @@ class Simulated(Protocol):
     lingers: float
     is_foreign: bool
     unseen: bool
+    unseen_after: float | None
+    seen_again_after: float | None
     writes: bytes
     says: Sequence[tuple[float, str]]
     path: str | None
@@ -59,6 +61,7 @@ class Incarnation:
     """A simulated process.
 
     Attributes:
+        made: When it was spawned; ``born`` is when its gate was opened.
         start_time: Which of all simulated processes it is; no two have the same.
         at_gate: True while nothing of its program runs.
     """
@@ -68,6 +71,7 @@ class Incarnation:
     start_time: int
     port: int
     at_gate: bool
+    made: float
     born: float
     ends: float
     goes: float
@@ -82,7 +86,7 @@ class Incarnation:
         self.port = port
         self.at_gate = gated
         self.changed = trio.Event()
-        self.born = self.last_now = trio.current_time()
+        self.made = self.born = self.last_now = trio.current_time()
         self.ends = self.goes = inf
         self.status = daemon.exit_status
         if not gated:
@@ -96,27 +100,41 @@ class Incarnation:
         """Begin to be the daemon; nothing happens if it has begun, or has ended."""
         if self.at_gate and not self.ended:
             self.at_gate = False
-            self.born = self._now()
+            self.born = self.now()
             self._begin()
             self._tell()
 
     @property
     def ended(self) -> bool:
         """Whether the main process has ended."""
-        return self._now() >= self.ends
+        return self.now() >= self.ends
 
     @property
     def gone(self) -> bool:
         """Whether its whole tree has."""
-        return self._now() >= self.goes
+        return self.now() >= self.goes
 
-    def _now(self) -> float:
+    def now(self) -> float:
+        """Trio's clock, or where the run left it."""
         # After the run there is no clock any more; what counts then is how the run left it.
         try:
             self.last_now = trio.current_time()
         except RuntimeError:
             return self.last_now
         return self.last_now
+
+    @property
+    def lost_at(self) -> float:
+        """When it is lost from sight."""
+        after = self.daemon.unseen_after
+        return inf if after is None else self.made + after
+
+    @property
+    def can_be_seen(self) -> bool:
+        """Whether who looks now sees it."""
+        again = self.daemon.seen_again_after
+        now = self.now()
+        return now < self.lost_at or (again is not None and now >= self.made + again)
 
     def answer(self) -> int:
         """What it answers now: an HTTP status, REFUSES or HANGS."""
@@ -137,7 +155,7 @@ class Incarnation:
     def _planned(self, plan: Sequence[tuple[float, int]], otherwise: int) -> int:
         if self.at_gate:
             return otherwise
-        age = self._now() - self.born
+        age = self.now() - self.born
         return next((status for since, status in reversed(plan) if age >= since), otherwise)
 
     @property
@@ -147,7 +165,7 @@ class Incarnation:
         if after is None:
             after = next((since for since, status in self._health if status in _SUCCESS), inf)
         moment = inf if self.at_gate else self.born + after
-        return moment <= min(self._now(), self.ends)
+        return moment <= min(self.now(), self.ends)
 
     def moment_of(self, number: int) -> float:
         """When it writes a line, by the line's number; never, if it has none of that number."""
@@ -159,7 +177,7 @@ class Incarnation:
     @property
     def lines_written(self) -> int:
         """How many lines it has written so far."""
-        now = self._now()
+        now = self.now()
         return sum(self.moment_of(number) <= now for number in range(len(self.daemon.says)))
 
     @property
@@ -173,7 +191,7 @@ class Incarnation:
 
     def signal(self, signum: int) -> None:
         """Get a signal."""
-        now = self._now()
+        now = self.now()
         if self.daemon.unkillable and not self.at_gate:
             return
         if signum == signal.SIGKILL or (self.at_gate and signum != signal.SIGCONT):

@@ -1,6 +1,7 @@
 """A spawner whose processes are simulated."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +56,7 @@ class SimulatedSpawner(Spawner):
             raise DaemonStateUnknownError(record.name, f"it is recorded on {record.host}")
         for process in map(SimulatedProcess, self._incarnations()):
             if process.identity == record.identity and not process.is_unseen:
+                await process.look()
                 return None if process.gone else process
         if any(daemon.unseen for daemon in self._daemons()):
             raise DaemonStateUnknownError(record.name, "its simulated daemon is unseen")
@@ -108,6 +110,7 @@ class SimulatedProcess(Process):
 
     def __init__(self, incarnation: Incarnation) -> None:
         self._it = incarnation
+        self._is_seen_again = False
 
     @property
     def pid(self) -> int:
@@ -124,9 +127,31 @@ class SimulatedProcess(Process):
         """What the daemon's description says."""
         return self._it.daemon.unseen
 
+    @property
+    def unseen(self) -> str | None:
+        """What the daemon's description says, until somebody looks who can see it again."""
+        is_lost = self._it.now() >= self._it.lost_at and not self._is_seen_again
+        return "its simulated connection is lost" if is_lost and not self.gone else None
+
+    async def look(self) -> None:
+        """See it, if that can be done again."""
+        await trio.lowlevel.checkpoint()
+        self._is_seen_again = self._it.can_be_seen and self._it.now() >= self._it.lost_at
+        self._insist_on_sight()
+
+    def _insist_on_sight(self) -> None:
+        if (reason := self.unseen) is not None:
+            raise DaemonStateUnknownError("simulated", f"process {self.pid}: {reason}")
+
+    def _has_come(self, moment: float) -> bool:
+        """Say whether a moment was seen to come."""
+        seen_until = inf if self._is_seen_again else self._it.lost_at
+        return moment <= min(self._it.now(), seen_until)
+
     async def open_gate(self) -> None:
         """Let it be born."""
         await trio.lowlevel.checkpoint()
+        self._insist_on_sight()
         if self._it.at_gate and self._it.ended:
             raise SpawnError("simulated", "its process has ended at its gate")
         self._it.open_gate()
@@ -134,17 +159,17 @@ class SimulatedProcess(Process):
     @property
     def status(self) -> int | None:
         """The status, once it has ended."""
-        return self._it.status if self._it.ended else None
+        return self._it.status if self.ended else None
 
     @property
     def ended(self) -> bool:
         """Follows from the clock."""
-        return self._it.ended
+        return self._has_come(self._it.ends)
 
     @property
     def gone(self) -> bool:
         """Follows from the clock."""
-        return self._it.gone
+        return self._has_come(self._it.goes)
 
     async def wait(self) -> int | None:
         """Sleep until its end."""
@@ -157,16 +182,20 @@ class SimulatedProcess(Process):
 
     async def _sleep_until(self, moment: Callable[[], float]) -> None:
         await trio.lowlevel.checkpoint()
-        while trio.current_time() < moment():
-            with trio.move_on_at(moment()):
+        while not self._has_come(moment()):
+            self._insist_on_sight()
+            lost_at = inf if self._is_seen_again else self._it.lost_at
+            with trio.move_on_at(min(moment(), lost_at)):
                 await self._it.changed.wait()
 
     async def send_signal(self, signum: int) -> None:
         """Let it get the signal."""
+        self._insist_on_sight()
         self._it.signal(signum)
 
     async def signal_tree(self, signum: int) -> None:
         """Let it get the signal."""
+        self._insist_on_sight()
         self._it.signal(signum)
 
     def find_stuck(self) -> tuple[int, str] | None:
