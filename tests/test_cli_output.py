@@ -120,6 +120,24 @@ def test_a_wait_is_spoken_of_now_and_then() -> None:
     assert [5, 10, 20, 40, 80, 140, 200] == said
 
 
+async def test_a_daemon_that_is_lost_from_sight_is_told_and_looked_for(
+    autojump_clock: MockClock,
+) -> None:
+    written: list[str] = []
+    display = Display(cast("Outlet", SimpleNamespace(write=written.append)), Paint(NO_TERMINAL), 0)
+    display.name("web")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(display.run)
+        about: Any = {"name": "web", "instance_id": "1", "time": 0.0, "pid": 5}
+        display.observe(trio_lifecycle.Unseen(**about, reason="the connection is lost"))
+        await trio.sleep(6)
+        nursery.cancel_scope.cancel()
+    assert [
+        "web: can't be seen any more: the connection is lost\n",
+        "web: stopping (5 s): it can't be seen\n",
+    ] == written
+
+
 async def test_where_no_line_can_be_rewritten_a_wait_gets_new_ones(
     autojump_clock: MockClock,
 ) -> None:

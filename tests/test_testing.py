@@ -271,6 +271,20 @@ class HangsAfterTheEnd(Handed):
         await trio.sleep_forever()
 
 
+class SaysNothingToALook(Handed):
+    """Is unseen, although it was just looked at."""
+
+    was_looked_at = False
+
+    @property
+    def unseen(self) -> str | None:
+        return "nobody is there" if self.was_looked_at else None
+
+    async def look(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.was_looked_at = True
+
+
 def hand_out(kind: type[Handed]) -> type[SimulatedSpawner]:
     class Flawed(SimulatedSpawner):
         async def spawn(self, request: SpawnRequest, nursery: trio.Nursery) -> Process:
@@ -344,6 +358,20 @@ class GivesOnePort(SimulatedSpawner):
         return SimulatedPort(1)
 
 
+class InventsAnAddress(SimulatedSpawner):
+    """Reaches what has no address."""
+
+    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+        return evolve(report, url="http://127.0.0.1:1/", port=1)
+
+
+class ForgetsThePort(SimulatedSpawner):
+    """Reaches a daemon at a port that its url does not have."""
+
+    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+        return report if report.url is None else evolve(report, port=1)
+
+
 @pytest.mark.parametrize(
     ("spawner", "complaint"),
     [
@@ -360,6 +388,9 @@ class GivesOnePort(SimulatedSpawner):
         (FindsNothing, "does not find it"),
         (FindsEverything, "found a program that is not there"),
         (GivesOnePort, "a port was given twice"),
+        (hand_out(SaysNothingToALook), "left it unseen"),
+        (InventsAnAddress, "has invented an address"),
+        (ForgetsThePort, "a url of another port"),
     ],
 )
 @in_simulated_time

@@ -21,6 +21,7 @@ from trio_lifecycle._events import (
     Starting,
     Stopped,
     Stopping,
+    Unseen,
 )
 from trio_lifecycle._proc import command_line
 from trio_lifecycle._status import describe_status
@@ -174,6 +175,9 @@ class Display:
                     at = f" at {printable(event.url)}" if event.url else ""
                     who = _owner(event.pid)
                     self.say(f"ran already{at}, {who}: it is used, and left running")
+            case Unseen():
+                self.say(_sentence(event))
+                self.begin(Wait("stopping", lambda: "", lambda: "it can't be seen"))
             case Stopping():
                 self._show_stopping(event)
             case Stopped(rung=None):

@@ -32,8 +32,8 @@ DEFAULT_CONNECT_TIMEOUT_S: Final = 10.0
 DEFAULT_KEEPALIVE_INTERVAL_S: Final = 5.0
 DEFAULT_KEEPALIVE_COUNT: Final = 3
 
-_Path: TypeAlias = "str | os.PathLike[str]"
-Paths: TypeAlias = "_Path | Sequence[_Path]"
+_Path: TypeAlias = str | os.PathLike[str]
+Paths: TypeAlias = _Path | Sequence[_Path]
 
 _AUTHORITY: Final = re.compile(
     r"(?:(?P<user>[^@]+)@)?(?P<host>[^@:\[\]]+|\[(?P<v6>[^\]]+)\])(?::(?P<port>\d+))?"

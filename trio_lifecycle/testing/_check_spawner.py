@@ -8,13 +8,16 @@ import trio
 from attrs import evolve
 
 from trio_lifecycle import BinaryNotFoundError, Output, SpawnError
-from trio_lifecycle.abc import DaemonRecord, Process, Spawner, SpawnRequest
+from trio_lifecycle.abc import DaemonRecord, Process, Report, Spawner, SpawnRequest
 
 # How long the check waits for what must happen soon, before it calls it missing.
 _PATIENCE_S = 10.0
 
 # How long it looks whether something happens that must not.
 _MOMENT_S = 0.05
+
+# Between two looks at a process that was killed.
+_LOOK_INTERVAL_S = 0.01
 
 
 async def check_spawner(
@@ -39,6 +42,8 @@ async def check_spawner(
         await check.a_signal_ends_it(stays, signal.SIGKILL)
         await check.everybody_sees_the_end(ends)
         await check.a_cancelled_wait_leaves_it_alone(stays)
+        await check.a_look_tells_of_the_end(stays)
+        await check.an_address_is_reached_or_there_is_none()
         await check.a_cancelled_spawn_leaves_nothing(stays)
         await check.nothing_runs_before_its_gate_is_open(ends)
         await check.one_that_ends_at_its_gate_leaves_nothing(stays)
@@ -95,6 +100,29 @@ class _Check:
             await process.wait()
         assert not process.ended, "cancelling wait() has ended the process"
         await self._end(process)
+
+    async def a_look_tells_of_the_end(self, command: Sequence[str]) -> None:
+        process = await self._spawn(command)
+        await process.look()
+        assert _seen(process) == (False, None), "look() has ended the process, or left it unseen"
+        await process.signal_tree(signal.SIGKILL)
+        with trio.fail_after(_PATIENCE_S):
+            while not process.gone:
+                await trio.sleep(_LOOK_INTERVAL_S)
+                await process.look()
+        assert _seen(process) == (True, None), "it is gone, but has not ended, or is unseen"
+        process.close()
+
+    async def an_address_is_reached_or_there_is_none(self) -> None:
+        nowhere = await self._spawner.reach(Report(facts={"a": 1}), self._nursery)
+        assert nowhere == Report(facts={"a": 1}), "reach() has invented an address"
+        port = await self._spawner.reserve_port()
+        report = Report(f"http://127.0.0.1:{port.number}/a", port.number, {"a": 1})
+        reached = await self._spawner.reach(report, self._nursery)
+        assert reached.facts == report.facts, "reach() has changed what the daemon said"
+        assert reached.url is not None, "reach() has lost an address"
+        assert reached.url.endswith(f":{reached.port}/a"), "reach() gives a url of another port"
+        port.release()
 
     async def a_cancelled_spawn_leaves_nothing(self, command: Sequence[str]) -> None:
         process = None
@@ -200,3 +228,7 @@ class _Check:
         with trio.fail_after(_PATIENCE_S):
             await process.wait_gone()
         process.close()
+
+
+def _seen(process: Process) -> tuple[bool, str | None]:
+    return process.ended, process.unseen
