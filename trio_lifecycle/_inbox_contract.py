@@ -31,7 +31,7 @@ class Inbox(ABC):
     @property
     @abstractmethod
     def address(self) -> str:
-        """Where to send, as it stands in NOTIFY_SOCKET: a path, or @ and a name."""
+        """What stands in NOTIFY_SOCKET. That is a path, or @ and a name."""
 
     @property
     @abstractmethod
@@ -54,10 +54,8 @@ class Inbox(ABC):
         """Wait until there is a message. One task waits at a time.
 
         Where none can come any more, because the connection to another machine is lost, it waits
-        until it is cancelled: that the daemon can't be seen any more is said by its process.
-
-        Raises:
-            trio.ClosedResourceError: The inbox is closed.
+        until it is cancelled: that the daemon can't be seen any more is said by its process. When
+        the inbox is closed, or is closed meanwhile, it raises Trio's ClosedResourceError.
         """
 
     @abstractmethod

@@ -21,9 +21,9 @@ class Prober(ABC):
 
     @property
     def is_here(self) -> bool:
-        """Whether it asks from this machine: what listens on loopback here is reached from there.
+        """Whether it asks from this machine. True unless said otherwise.
 
-        True unless said otherwise.
+        From where it asks, what listens on loopback here is reached then, and the other way round.
         """
         return True
 

@@ -58,6 +58,6 @@ class WayBack(ABC):
                 the connection here; asked for is who made it at the other end.
 
         Returns:
-            None where that can't be told: the connection did not come on this way, was closed, or
-            came from yet another machine.
+            None where that can't be told, since the connection did not come on this way, was
+            closed, or came from yet another machine.
         """
