@@ -18,6 +18,7 @@ from trio_lifecycle import (
     BinaryNotFoundError,
     DaemonLifecycle,
     DiskSpace,
+    Event,
     Executable,
     FileExists,
     FreeMemory,
@@ -359,7 +360,8 @@ async def test_a_start_has_its_checks_made_where_the_daemon_will_run() -> None:
 
 
 async def test_a_port_that_comes_back_late_is_waited_for_there() -> None:
-    port, notes = free_port(), []
+    port = free_port()
+    notes: list[Event] = []
     lifecycle = DaemonLifecycle(
         python_daemon("import time; time.sleep(1000)", ready_mode=Manual()),
         spawner=ElsewhereSpawner(),

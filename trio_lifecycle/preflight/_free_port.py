@@ -85,14 +85,12 @@ class FreePort:
         """
         await trio.lowlevel.checkpoint()
         for address in self._addresses():
-            try:
-                _bind(address, self.port)
-            except OSError as error:
-                if self.host.startswith("localhost") and error.errno in _NO_IPV6:
-                    continue
-                is_taken = error.errno == errno.EADDRINUSE
-                holder = await in_thread(_describe, address, self.port) if is_taken else ""
-                raise CheckFailed(self._explain(address, error.errno or 0, holder)) from None
+            number = _find_error(address, self.port)
+            if not number or self._may_lack(number):
+                continue
+            is_taken = number == errno.EADDRINUSE
+            holder = await in_thread(_describe, address, self.port) if is_taken else ""
+            raise CheckFailed(self._explain(address, number, holder))
 
     def at(self, prober: Prober) -> Preflight:
         """Give the check of a port of the prober's machine, by who listens there."""
@@ -108,9 +106,11 @@ class FreePort:
     def _judge_told(self, told: Told) -> None:
         for address in self._addresses():
             number = find_refusal(told, address, self.port)
-            if number is None or (self.host.startswith("localhost") and number in _NO_IPV6):
-                continue
-            raise CheckFailed(self._explain(address, number, holder_told(told, address)))
+            if number and not self._may_lack(number):
+                raise CheckFailed(self._explain(address, number, holder_told(told, address)))
+
+    def _may_lack(self, number: int) -> bool:
+        return self.host.startswith("localhost") and number in _NO_IPV6
 
     async def recovery(self) -> Preflight:
         """Give the check itself: it was free before."""
@@ -132,6 +132,15 @@ class FreePort:
             case errno.EADDRNOTAVAIL | errno.EAFNOSUPPORT:
                 return f"{place} can't be had: {address} is no address of this machine"
         return f"{place} can't be had: {os.strerror(number)}"
+
+
+def _find_error(address: str, port: int) -> int:
+    """Give the number of the error that a bind gives, or 0."""
+    try:
+        _bind(address, port)
+    except OSError as error:
+        return error.errno or 0
+    return 0
 
 
 def _bind(address: str, port: int) -> None:

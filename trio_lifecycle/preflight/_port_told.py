@@ -41,8 +41,8 @@ def local_form(address: str) -> str:
     return str(read) if isinstance(read, IPv4Address) else read.packed.hex()
 
 
-def find_refusal(told: Told, address: str, port: int) -> int | None:
-    """Say with which error a bind(2) there would fail, with SO_REUSEADDR; None if with none.
+def find_refusal(told: Told, address: str, port: int) -> int:
+    """Say with which error a bind(2) there would fail, with SO_REUSEADDR; 0 if with none.
 
     A socket that does not listen is not seen, nor whether one at ``::`` leaves IPv4 to others; it
     is taken to have both, as is usual.
@@ -53,7 +53,7 @@ def find_refusal(told: Told, address: str, port: int) -> int | None:
     is_privileged = port < int(told.get("unprivileged") or 1024)
     if is_privileged and not capabilities >> _CAP_NET_BIND_SERVICE & 1:
         return errno.EACCES
-    return errno.EADDRINUSE if _holders_of(told, address) else None
+    return errno.EADDRINUSE if _holders_of(told, address) else 0
 
 
 def _is_local(told: Told, address: str) -> bool:
@@ -67,7 +67,8 @@ def _is_local(told: Told, address: str) -> bool:
 
 def describe_holder(told: Told, address: str) -> str:
     """Say who has a port there that can't be had: pid and command, as far as they are told."""
-    commands = dict(line.partition(" ")[::2] for line in told.every("command"))
+    rows = (line.partition(" ") for line in told.every("command"))
+    commands = {pid: command for pid, _, command in rows}
     for holder in _holders_of(told, address):
         if holder.pid:
             command = commands.get(str(holder.pid), "").strip().encode(errors="surrogateescape")
