@@ -106,7 +106,9 @@ async def test_a_nul_is_refused_before_anything_is_sent(open_line: OpenLine) -> 
 @pytest.mark.fault(59)
 async def test_noise_before_the_first_answer_is_skipped(shell: str, tmp_path: Path) -> None:
     noise = shlex.quote("Welcome\n\n0123(\n\\0")
-    script = f"printf %s {noise}; umask 777; cd {tmp_path}; exec {shlex.join(shells.COMMANDS[shell])}"
+    script = (
+        f"printf %s {noise}; umask 777; cd {tmp_path}; exec {shlex.join(shells.COMMANDS[shell])}"
+    )
     async with open_session("sh", "-c", script, LANG="tr_TR.UTF-8") as session:
         line = await Line.open(session)
         assert ["a", "b"] == await say(line, "a", "b")

@@ -12,8 +12,10 @@ from trio_lifecycle._ssh._host_facts import HostFacts, parse_facts
 from trio_lifecycle._ssh._session import LostError, Session
 
 # What the shell is taught, in the order in which it is sent.
-_SCRIPTS: Final = ("looks.sh", "looks_programs.sh", "looks_processes.sh", "looks_sockets.sh")
-_MORE_SCRIPTS: Final = ("looks_files.sh",)
+_SCRIPTS: Final = (
+    *("looks.sh", "looks_programs.sh", "looks_processes.sh"),
+    *("looks_sockets.sh", "looks_files.sh"),
+)
 
 # A dead file system of the network hangs whoever looks at it, and with him all who wait for their
 # turn. A look takes some milliseconds, on a machine that swaps a second.
@@ -74,7 +76,8 @@ class Line:
         """
         line = cls(session)
         try:
-            looked = await line._ask(_script(), "tl_facts", (), DEFAULT_LIMIT_BYTES, None)
+            first = _request("tl_facts", (), before=_script())
+            looked = await line._ask(first, DEFAULT_LIMIT_BYTES, DEFAULT_PATIENCE_S)
             line.facts = parse_facts(looked.output)
         except ValueError as error:
             raise line._lose(f"its first answer makes no sense ({error})") from error
@@ -96,14 +99,13 @@ class Line:
             look: The function.
             args: Its arguments.
             limit_bytes: The longest answer that is taken. Defaults to 4 MiB.
-            patience_s: How many seconds it may take. Defaults to 20. The line is lost after that,
-                for the shell hangs, and all who wait with it.
+            patience_s: How many seconds it may take from its turn on. Defaults to 20. The line is
+                lost after that, for the shell hangs, and all who wait with it.
 
         Raises:
             LostError: There is no answer, or one that is too long.
         """
-        with_limit = trio.current_time() + patience_s
-        return await self._ask(b"", look, args, limit_bytes, with_limit)
+        return await self._ask(_request(look, args), limit_bytes, patience_s)
 
     def close(self) -> None:
         """End the shell; again is fine."""
@@ -112,24 +114,13 @@ class Line:
 
     # --- asking ---
 
-    async def _ask(
-        self,
-        before: bytes,
-        look: str,
-        args: tuple[str | int, ...],
-        limit_bytes: int,
-        deadline: float | None,
-    ) -> Looked:
-        token = secrets.token_hex(_TOKEN_BYTES)
-        request = before + _request(token, look, args)
+    async def _ask(self, request: "_Request", limit_bytes: int, patience_s: float) -> Looked:
         async with self._turn:
             if self._answer is not None:  # whoever asked was cancelled
                 await self._hear(self._answer)
-            patience_s = DEFAULT_PATIENCE_S
-            if deadline is not None:
-                patience_s = max(patience_s, deadline - trio.current_time())
-            self._answer = _Answer(token, limit_bytes, trio.current_time() + patience_s)
-            await self._send(request)
+            deadline = trio.current_time() + patience_s
+            self._answer = _Answer(request.token, limit_bytes, deadline)
+            await self._send(request.text)
             return (await self._hear(self._answer)).looked()
 
     async def _send(self, request: bytes) -> None:
@@ -175,17 +166,30 @@ class Line:
 
 def _script() -> bytes:
     here = Path(__file__).parent
-    return b"".join((here / name).read_bytes() for name in _SCRIPTS + _MORE_SCRIPTS)
+    return b"".join((here / name).read_bytes() for name in _SCRIPTS)
 
 
-def _request(token: str, look: str, args: tuple[str | int, ...]) -> bytes:
+class _Request(NamedTuple):
+    """What is sent to the shell.
+
+    Attributes:
+        token: What tells its answer from anything else that may be written there.
+        text: Commands.
+    """
+
+    token: str
+    text: bytes
+
+
+def _request(look: str, args: tuple[str | int, ...], before: bytes = b"") -> _Request:
     """Write a request: one list of commands, so that the shell runs all of it or nothing."""
     words = [look, *(shlex.quote(str(arg)) for arg in args)]
     if any("\0" in word for word in words):
         raise ValueError(f"an argument of {look} holds a NUL")
+    token = secrets.token_hex(_TOKEN_BYTES)
     begin, end = f"printf '\\n%s(\\n' {token}", f"printf '\\n%s)%s\\n' {token} $?"
     text = f"{begin}; {' '.join(words)} </dev/null; {end}\n"
-    return text.encode(errors="surrogateescape")
+    return _Request(token, before + text.encode(errors="surrogateescape"))
 
 
 class _Answer:
