@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests import shells
-from tests.sessions import LocalSession
 from tests.shells import OpenLine, each_shell, open_session
 from tests.support import PATIENCE_S
 from trio_lifecycle._machine import this_boot, this_namespace
@@ -89,10 +88,10 @@ def test_nothing_in_an_argument_is_run(shell: str, texts: list[str]) -> None:
             line = await Line.open(session)
             said = [f"{text}$(touch {mark})'`touch {mark}`\n" for text in texts]
             assert said == await say(line, *said)
-            assert not mark.exists()
 
     mark = Path(f"/tmp/{os.getpid()}.injected")
     trio.run(main)
+    assert not mark.exists()
 
 
 async def test_a_nul_is_refused_before_anything_is_sent(open_line: OpenLine) -> None:
@@ -141,10 +140,9 @@ async def test_many_ask_at_once_and_each_gets_its_own_answer(open_line: OpenLine
         answers[number] = await say(line, str(number))
 
     answers: dict[int, list[str]] = {}
-    async with open_line() as line:
-        async with trio.open_nursery() as nursery:
-            for number in range(20):
-                nursery.start_soon(ask, number)
+    async with open_line() as line, trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(ask, number)
     assert {number: [str(number)] for number in range(20)} == answers
 
 

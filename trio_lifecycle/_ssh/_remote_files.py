@@ -3,7 +3,6 @@
 import re
 from typing import Final, NamedTuple
 
-from trio_lifecycle._ssh._host_facts import split
 from trio_lifecycle._ssh._line import Line, Looked
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.abc import FileMark
@@ -14,6 +13,7 @@ _BLOCK_BYTES: Final = 4_096
 # As much of a log as is fetched at once, unless another number is given.
 _CHUNK_BYTES: Final = 65_536
 
+_NUL: Final = b"\0"
 _FRACTION: Final = re.compile(r":[0-9]{2}\.([0-9]{1,9})", re.ASCII)
 
 
@@ -37,9 +37,10 @@ async def find_file(line: Line, path: str) -> FileMark | None:
         LostError: It can't be told.
     """
     looked = await line.run("tl_file_mark", path)
-    if not _is_there(looked, path):
+    said = _said(looked, path)
+    if said is None:
         return None
-    device, inode, size, seconds, text = looked.output.decode().strip().split(" ", 4)
+    device, inode, size, seconds, text = said.decode().rstrip("\0").split(" ", 4)
     fraction = _FRACTION.search(text)
     nanoseconds = int(fraction[1].ljust(9, "0")) if fraction else 0
     return FileMark(int(device), int(inode), int(seconds) * 10**9 + nanoseconds, int(size))
@@ -65,9 +66,10 @@ async def read_log(
     looked = await line.run(
         *("tl_read_log", path, first, blocks), limit_bytes=(blocks + 1) * _BLOCK_BYTES
     )
-    if not _is_there(looked, path):
+    said = _said(looked, path)
+    if said is None:
         return None
-    size, _, data = looked.output.partition(b"\n")
+    size, _, data = said.partition(_NUL)
     return Chunk(int(size), data[before : before + most_bytes])
 
 
@@ -81,18 +83,18 @@ async def remove_private(line: Line, path: str) -> str | None:
         LostError: It can't be told.
     """
     looked = await line.run("tl_remove_private", path)
-    return _reason(looked) if looked.status else None
-
-
-def _is_there(looked: Looked, path: str) -> bool:
-    if looked.status > 1:
-        raise OSError(f"{path}: {_reason(looked)}")
-    return looked.status == 0
-
-
-def _reason(looked: Looked) -> str:
     try:
-        (reason,) = split(looked.output)
-    except ValueError as error:
-        raise LostError(f"its answer makes no sense ({error})") from error
-    return reason
+        _said(looked, path)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _said(looked: Looked, path: str) -> bytes | None:
+    """Give what was said of a file; None when it is not there."""
+    kind, _, said = looked.output.partition(_NUL)
+    if kind == b"unknown":
+        raise OSError(f"{path}: {said.removesuffix(_NUL).decode(errors='replace')}")
+    if kind not in (b"is", b"absent"):
+        raise LostError(f"{path} can't be looked at now")
+    return said if kind == b"is" else None

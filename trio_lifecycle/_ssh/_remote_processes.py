@@ -2,11 +2,14 @@
 
 import signal
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from trio_lifecycle._ssh._line import Line
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle._stat import Stat, parse_stat
+
+# As with no descriptor left.
+_UNREADABLE: Final = "its processes can't be read now"
 
 # A number and when it was started, in the other machine's clock ticks since its boot.
 Told = tuple[int, int]
@@ -67,7 +70,9 @@ async def read_stat(line: Line, pid: int) -> Stat | None:
         LostError: It can't be told.
     """
     looked = await line.run("tl_stat", _number(pid))
-    return parse_stat(looked.output) if looked.output else None
+    if not looked.output:
+        raise LostError(_UNREADABLE)
+    return None if looked.output == b"absent" else parse_stat(looked.output)
 
 
 async def lives(line: Line, told: Told) -> bool:
@@ -77,9 +82,7 @@ async def lives(line: Line, told: Told) -> bool:
         LostError: It can't be told.
     """
     looked = await line.run("tl_lives", *_numbers([told]))
-    if looked.status > 1:
-        raise LostError("its processes can't be read now")
-    return looked.status == 0
+    return _is_living(looked.output)
 
 
 async def tree_of(line: Line, leader: Told, others: Iterable[Told] = ()) -> Tree:
@@ -108,7 +111,9 @@ async def signal_one(line: Line, told: Told, signum: int) -> bool:
         LostError: Whether it was sent can't be told.
     """
     looked = await line.run("tl_signal", _name(signum), *_numbers([told]))
-    return not looked.output.split()
+    if not looked.output:
+        raise LostError(_UNREADABLE)
+    return looked.output == b"sent"
 
 
 async def signal_tree(
@@ -137,7 +142,10 @@ async def strays(line: Line, instance_id: str) -> list[Told]:
         LostError: It can't be told.
     """
     looked = await line.run("tl_strays", instance_id)
-    return [_parse_told(row) for row in looked.output.decode().splitlines()]
+    *rows, end = looked.output.decode().splitlines() or [""]
+    if end != ".":
+        raise LostError(_UNREADABLE)
+    return [_parse_told(row) for row in rows]
 
 
 class Program(NamedTuple):
@@ -159,12 +167,19 @@ async def program_of(line: Line, told: Told) -> Program | None:
         LostError: It can't be told.
     """
     looked = await line.run("tl_program", *_numbers([told]))
-    if looked.status:
+    said, _, state = looked.output.rpartition(b"\0")
+    if not _is_living(state):
         return None
-    exe, _, rest = looked.output.partition(b"\0")
-    args = rest.split(b"\0")[:-1] if rest.endswith(b"\0") else rest.split(b"\0")
-    texts = [arg.decode(errors="surrogateescape") for arg in args] if rest else []
+    exe, _, rest = said.partition(b"\0")
+    args = rest.removesuffix(b"\0").split(b"\0") if rest else []
+    texts = [arg.decode(errors="surrogateescape") for arg in args]
     return Program(exe.decode(errors="surrogateescape") or None, texts)
+
+
+def _is_living(word: bytes) -> bool:
+    if word not in (b"living", b"dead"):
+        raise LostError(_UNREADABLE)
+    return word == b"living"
 
 
 # --- numbers on their way -------------------------------------------------------------------------
@@ -189,7 +204,7 @@ def _name(signum: int) -> str:
 def _parse_tree(line: Line, text: str) -> Tree:
     uptime, *rows = text.split("\n")
     if rows[-2:] != [".", ""]:
-        raise LostError("its processes can't be read now")
+        raise LostError(_UNREADABLE)
     try:
         members = [_parse_member(row) for row in rows[:-2]]
         return Tree(int(float(uptime) * line.facts.ticks_per_s), members)

@@ -68,7 +68,9 @@ async def listening_at(line: Line, host: str, port: int) -> Listening:
         return await _listening_at_path(line, host)
     looked = await line.run("tl_listening", unmapped(host), _digits(host), f"{port:04X}")
     first, _, holders = looked.output.decode().partition("\n\n")
-    place, *rows = first.splitlines()
+    place, *rows = first.splitlines() or [""]
+    if place not in ("here", "elsewhere"):
+        raise LostError("its sockets can't be read now")
     found = [parse_row(row) for row in rows] if place == "here" else []
     listeners = answering(
         (Listener(row.local[0], port, row.inode, row.uid) for row in found), unmapped(host)

@@ -2,6 +2,8 @@
 #
 # A function whose name begins with tl_ is a look: it answers one question, on standard output.
 # Strings that may hold anything end with a NUL each; numbers stand in lines.
+# An answer always says something: a look that could not be run, with no descriptor left, say, must
+# not be taken for one that has found nothing. Nor does its status mean anything by itself.
 # Few programs are started, for each costs a millisecond: what the shell has itself comes first.
 
 # Bytes, and messages of programs that are known here.

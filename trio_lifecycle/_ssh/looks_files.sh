@@ -1,56 +1,57 @@
 # Looks at files.
 
 # The mark of file $1: device, number, size, time of its last change in seconds, and the same as
-# text with its fraction. Answers 1 when it is not there, and 2 with the reason when that can't be
-# told.
+# text with its fraction; before it "is". Else "absent", or "unknown" and the reason.
 tl_file_mark() {
-	stat -L -c '%d %i %s %Y %y' -- "$1" 2>/dev/null && return
-	tl_reason_of "$1"
-	[ -n "$tl_problem" ] || return 1
-	tl_say "$tl_problem"
-	return 2
+	tl_mark=$(stat -L -c '%d %i %s %Y %y' -- "$1" 2>/dev/null)
+	if [ -n "$tl_mark" ]; then
+		tl_say is "$tl_mark"
+	else
+		tl_say_why_not "$1"
+	fi
 }
 
-# The size of regular file $1 in a line, then $3 blocks of 4096 bytes of it from block $2 on. Answers
-# as tl_file_mark does.
+tl_say_why_not() {
+	tl_reason_of "$1"
+	if [ -n "$tl_problem" ]; then tl_say unknown "$tl_problem"; else tl_say absent; fi
+}
+
+# Of regular file $1 the size, and $3 blocks of 4096 bytes from block $2 on; before them "is". Else as
+# tl_file_mark.
 tl_read_log() {
 	if [ -e "$1" ] && [ ! -f "$1" ]; then
-		tl_say 'it is no regular file'
-		return 2
-	fi
-	{ tl_told=$(stat -L -c %s -- "$1"); } 2>/dev/null
-	if [ -z "$tl_told" ] || [ ! -r "$1" ]; then
-		tl_say_why_unread "$1"
+		tl_say unknown 'it is no regular file'
 		return
 	fi
-	printf '%s\n' "$tl_told"
-	[ "$3" = 0 ] || dd if="$1" bs=4096 skip="$2" count="$3" 2>/dev/null
-}
-
-tl_say_why_unread() {
-	tl_problem='Permission denied'
-	[ -e "$1" ] || tl_reason_of "$1"
-	[ -n "$tl_problem" ] || return 1
-	tl_say "$tl_problem"
-	return 2
+	tl_size=$(stat -L -c %s -- "$1" 2>/dev/null)
+	if [ -z "$tl_size" ]; then
+		tl_say_why_not "$1"
+	elif [ ! -r "$1" ]; then
+		tl_say unknown 'Permission denied'
+	else
+		tl_say is "$tl_size"
+		[ "$3" = 0 ] || dd if="$1" bs=4096 skip="$2" count="$3" 2>/dev/null
+	fi
 }
 
 # Removes directory $1 with what is in it, if it is one that was made for us alone: no link, ours,
-# mode 0700. Answers 0 when it is gone, also before; else says why not.
+# mode 0700. Says "absent" when it is gone, also before; else "unknown" and why it is not.
 tl_remove_private() {
-	if [ ! -e "$1" ] && [ ! -L "$1" ]; then return 0; fi
-	case $1 in /*/?*) ;; *) tl_say 'it is no path of a private directory'; return 1 ;; esac
+	tl_problem=
+	if [ -e "$1" ] || [ -L "$1" ]; then tl_remove_it "$1"; fi
+	if [ -n "$tl_problem" ]; then tl_say unknown "$tl_problem"; else tl_say_why_not "$1"; fi
+}
+
+tl_remove_it() {
 	if [ -L "$1" ] || [ ! -d "$1" ] || [ ! -O "$1" ]; then
-		tl_say 'it is no directory of ours'
-		return 1
+		tl_problem='it is no directory of ours'
+		return
 	fi
 	case $(ls -ld -- "$1") in
-	drwx------*) ;;
-	*)
-		tl_say 'others may use it'
-		return 1
+	drwx------*)
+		tl_problem=$(rm -rf -- "$1" 2>&1)
+		tl_problem=${tl_problem##*: }
 		;;
+	*) tl_problem='others may use it' ;;
 	esac
-	tl_problem=$(rm -rf -- "$1" 2>&1) || tl_say "${tl_problem##*: }"
-	[ ! -d "$1" ]
 }

@@ -20,17 +20,23 @@ tl_is_living_by() {
 	case $2 in [ZXx]) [ "${19}" -gt 1 ] ;; esac
 }
 
-# Answers 0 when process $1 that was started at $2 lives, 1 when it does not, and 2 when that can't
-# be told: with no descriptor left, every process would seem dead.
+# Says whether process $1 that was started at $2 is "living" or "dead". With no descriptor left,
+# every process would seem dead: then this shell does, too, and nothing is said.
 tl_lives() {
-	tl_is_living "$1" "$2" && return
-	tl_read_stat "$$" || return 2
-	return 1
+	if tl_is_living "$1" "$2"; then
+		printf living
+	elif tl_read_stat "$$"; then
+		printf dead
+	fi
 }
 
-# What the kernel says of process $1.
+# What the kernel says of process $1, or "absent".
 tl_stat() {
-	cat "/proc/$1/stat" 2>/dev/null
+	if tl_tell cat "/proc/$1/stat"; then
+		printf %s "$tl_told"
+	elif tl_tell cat "/proc/$$/stat"; then
+		printf absent
+	fi
 }
 
 # Time since the machine's boot, in seconds.
@@ -103,14 +109,17 @@ tl_tree() {
 	done
 }
 
-# Sends signal $1 to pairs of number and start time. Says who could not be sent it.
+# Sends signal $1 to process $2 if it is the one that was started at $3. Says whether it was "sent",
+# also when it is gone, or "refused".
 tl_signal() {
 	tl_name=$1
-	shift
-	while [ $# -gt 1 ]; do
-		tl_kill "$1" "$2" || printf '%s\n' "$1"
-		shift 2
-	done
+	if ! tl_read_stat "$$"; then
+		return
+	elif tl_kill "$2" "$3"; then
+		printf sent
+	else
+		printf refused
+	fi
 }
 
 # Sends signal tl_name to process $1 if it is the one that was started at $2.
@@ -142,16 +151,18 @@ tl_signal_all() {
 	done
 }
 
-# What process $1 that was started at $2 runs: its executable without links, then its arguments.
+# What process $1 that was started at $2 runs: its executable without links, then its arguments;
+# and at last whether it is living or dead.
 tl_program() {
-	tl_is_living "$1" "$2" || return
 	tl_tell_line readlink "/proc/$1/exe"
 	tl_say "$tl_told"
 	cat "/proc/$1/cmdline" 2>/dev/null
-	tl_is_living "$1" "$2"
+	printf '\0'
+	tl_lives "$1" "$2"
 }
 
-# The living processes that bear the mark of instance $1, as number and start time.
+# The living processes that bear the mark of instance $1, as number and start time. A line with a
+# dot ends them.
 tl_strays() {
 	grep -lzxF -- "TRIO_LIFECYCLE_INSTANCE=$1" /proc/[0-9]*/environ 2>/dev/null |
 		while IFS= read -r tl_line; do
@@ -160,6 +171,7 @@ tl_strays() {
 			tl_read_stat "$tl_word" || continue
 			tl_say_start "$tl_word" $tl_text
 		done
+	tl_read_stat "$$" && printf '.\n'
 }
 
 # The number $1 and the start time, of what tl_read_stat has read after it.
