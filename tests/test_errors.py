@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 from attrs import define
 
-from trio_lifecycle import _errors, _record_errors
+from trio_lifecycle import _errors, _record_errors, _ssh_errors
 from trio_lifecycle._errors import (
     BinaryNotFoundError,
     ConfigError,
@@ -29,6 +29,12 @@ from trio_lifecycle._record_errors import (
     ConfigChangedError,
     DaemonNotRunningError,
     RegistryError,
+)
+from trio_lifecycle._ssh_errors import (
+    RemoteBinaryNotFoundError,
+    SSHAuthError,
+    SSHConnectError,
+    SSHHostKeyError,
 )
 
 TAIL = "first\nboom: no license\n"
@@ -120,17 +126,38 @@ ERRORS: list[tuple[LifecycleError, tuple[str, ...]]] = [
         ("the registry /r can't be used: it is read-only; make it yours.",),
     ),
     (StopError("queen", 7, "", 15.0), ("outlived SIGKILL; gave up",)),
+    (
+        SSHConnectError("gpu-2", "worker", 2222, "connecting", "refused", "Start sshd."),
+        ("worker@gpu-2:2222: connecting failed: refused. Start sshd.",),
+    ),
+    (
+        SSHConnectError("gpu-2", None, None, "connecting", "refused"),
+        ("gpu-2: connecting failed: refused.",),
+    ),
+    (
+        SSHAuthError("gpu-2", "worker", 22, "logging in", "no key fits"),
+        ("worker@gpu-2: logging in failed: no key fits.",),
+    ),
+    (SSHHostKeyError("gpu-2", None, 22, "checking", "unknown", "Pin it."), ("unknown. Pin it.",)),
+    (
+        RemoteBinaryNotFoundError("redis", ("/a/redis",), host="gpu-2"),
+        ("On gpu-2: redis was not found", "/a/redis"),
+    ),
 ]
 
-# About a value, a file, or all daemons.
-NOT_ABOUT_ONE = (LifecycleError, ConfigError, BinaryNotFoundError, RegistryError)
+# About a value, a file, a machine, or all daemons.
+NOT_ABOUT_ONE = (
+    *(LifecycleError, ConfigError, BinaryNotFoundError, RegistryError, RemoteBinaryNotFoundError),
+    *(SSHConnectError, SSHAuthError, SSHHostKeyError),
+)
 
 each_error = pytest.mark.parametrize("error", [e for e, _ in ERRORS], ids=lambda e: repr(e)[:60])
 
 
 def classes() -> Iterator[type[LifecycleError]]:
-    """Every error of the two files."""
-    for value in (*vars(_errors).values(), *vars(_record_errors).values()):
+    """Every error of the three files."""
+    files = (_errors, _record_errors, _ssh_errors)
+    for value in (value for file in files for value in vars(file).values()):
         if isinstance(value, type) and issubclass(value, LifecycleError):
             yield value
 

@@ -71,6 +71,12 @@ from trio_lifecycle._record_errors import (
     RegistryError,
 )
 from trio_lifecycle._records import DaemonRecord
+from trio_lifecycle._ssh_errors import (
+    RemoteBinaryNotFoundError,
+    SSHAuthError,
+    SSHConnectError,
+    SSHHostKeyError,
+)
 from trio_lifecycle._version import __version__
 from trio_lifecycle.observe._logging import log_events
 from trio_lifecycle.ready._all_of import AllOf
@@ -160,8 +166,12 @@ __all__ = [
     "ReaperLostError",
     "RecordStale",
     "RegistryError",
+    "RemoteBinaryNotFoundError",
     "Rotate",
     "SQLiteRegistry",
+    "SSHAuthError",
+    "SSHConnectError",
+    "SSHHostKeyError",
     "Said",
     "SpawnError",
     "Spawned",

@@ -21,7 +21,7 @@ from trio_lifecycle._ssh_errors import SSHConnectError
 _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 1.0
 
-# Connections that are made at the same time; a server by default takes 10 of its newcomers for sure.
+# Connections that are made at the same time; a server takes 10 newcomers for sure, by default.
 _MOST_AT_ONCE: Final = 8
 
 
@@ -117,10 +117,11 @@ class _Connections:
             self.standing[target] = transport
 
     async def close(self) -> None:
-        """Close all, those first that lead through others."""
+        """Close all; bounded."""
         self.is_over = True
-        for transport in reversed(self.standing.values()):
-            await transport.close()
+        async with trio.open_nursery() as nursery:
+            for transport in self.standing.values():
+                nursery.start_soon(transport.close)
         self.standing.clear()
 
 
@@ -181,7 +182,9 @@ class _Connecting:
                 raise
             except Exception as error:
                 explained = explain(error, login.progress)
-                if not was_turned_away(error, login.progress):
+                if not was_turned_away(error, login.progress) or (
+                    tunnel is None and await _is_no_ssh_server(login.address)
+                ):
                     raise explained from error
                 self.turned_away = explained
                 explained.__cause__ = error
@@ -189,10 +192,24 @@ class _Connecting:
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 
 
+async def _is_no_ssh_server(address: tuple[str, int] | None) -> bool:
+    """Say whether what listens there has other words for us than an SSH server's."""
+    if address is None:
+        return False
+    try:
+        async with await trio.open_tcp_stream(*address) as stream:
+            await stream.send_all(b"SSH-2.0-trio_lifecycle\r\n")
+            words = await stream.receive_some()
+    except (OSError, trio.BrokenResourceError):
+        return False
+    # sshd has lines of its own before its version, when it is too busy.
+    return bool(words) and b"SSH-" not in words and b"MaxStartups" not in words
+
+
 def _again(error: Exception) -> Exception:
     """Give an error that is another task's own: each adds its own traceback."""
     if not isinstance(error, LifecycleError):
-        return type(error)(*error.args)
+        return error
     return type(error)(**{fact.name: getattr(error, fact.name) for fact in fields(type(error))})
 
 

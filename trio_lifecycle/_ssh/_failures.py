@@ -144,8 +144,8 @@ def _host_key(error: Exception, progress: Progress) -> SSHConnectError:
     elif progress.knows_others:
         problem, cure = (
             (
-                f"{shown} is another one than before (known hosts: {files}). Somebody may be in the "
-                "middle, or the machine was set up anew"
+                f"{shown} is another one than before (known hosts: {files}). Somebody may be in "
+                "the middle, or the machine was set up anew"
             ),
             f"{look}'ssh-keygen -R' removes the old one.",
         )
@@ -153,8 +153,8 @@ def _host_key(error: Exception, progress: Progress) -> SSHConnectError:
         problem, cure = (
             f"{shown} is not known (known hosts: {files})",
             (
-                f"{look}pin it with host_key=, or 'ssh-keyscan {port}{progress.host}' gives the line "
-                "for ~/.ssh/known_hosts."
+                f"{look}pin it with host_key=, or 'ssh-keyscan {port}{progress.host}' gives the "
+                "line for ~/.ssh/known_hosts."
             ),
         )
     return progress.fail(SSHHostKeyError, problem, cure, CHECKING)

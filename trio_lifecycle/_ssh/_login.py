@@ -48,12 +48,18 @@ def require_asyncssh() -> Any:
 
 @define(eq=False)
 class Login:
-    """One attempt to get into a machine: what is known before, and what was seen."""
+    """One attempt to get into a machine: what is known before, and what was seen.
+
+    Attributes:
+        hops: The ``ProxyJump`` of the configuration.
+        address: Where its server is connected to, unless that is another's work.
+    """
 
     target: SSHTarget
     progress: Progress
     settings: dict[str, Any]
     hops: str | None
+    address: tuple[str, int] | None
     keepalive_interval: float
     keepalive_count: int
     pinned: "list[asyncssh.SSHKey]" = field(factory=list)
@@ -84,6 +90,7 @@ async def prepare(bridge: Bridge, target: SSHTarget) -> Login:
         progress,
         settings,
         plan.tunnel if isinstance(plan.tunnel, str) else None,
+        None if plan.tunnel or plan.proxy_command else (plan.host, plan.port),
         plan.keepalive_interval or DEFAULT_KEEPALIVE_INTERVAL_S,
         plan.keepalive_count_max or DEFAULT_KEEPALIVE_COUNT,
         pinned,
@@ -204,7 +211,7 @@ class _Doorman:
 
 
 def _client(asyncssh: Any, progress: Progress, lost: Callable[[Exception | None], None]) -> Any:
-    class Client(asyncssh.SSHClient):  # type: ignore[misc, name-defined]
+    class Client(asyncssh.SSHClient):  # type: ignore[misc]
         def connection_made(self, conn: Any) -> None:
             progress.connection = conn
 

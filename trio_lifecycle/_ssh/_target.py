@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import Final, TypeAlias
 
 from attrs import field, frozen
 
@@ -115,7 +115,7 @@ def _client_keys(value: object) -> tuple[str, ...] | LeftOut:
     return paths
 
 
-def _agent(value: object) -> str | None | LeftOut:
+def _agent(value: object) -> str | LeftOut | None:
     return value if value is None or isinstance(value, LeftOut) else _path("agent", value)
 
 
@@ -196,7 +196,7 @@ class SSHTarget:
     host_key: tuple[str, ...] = field(default=(), converter=_host_keys)
     client_keys: tuple[str, ...] | LeftOut = field(default=LEFT_OUT, converter=_client_keys)
     passphrase: str | None = field(default=None, converter=_passphrase, repr=False)
-    agent: str | None | LeftOut = field(default=LEFT_OUT, converter=_agent)
+    agent: str | LeftOut | None = field(default=LEFT_OUT, converter=_agent)
     connect_timeout: float = field(default=DEFAULT_CONNECT_TIMEOUT_S, converter=_timeout)
     keepalive_interval: float | LeftOut = field(default=LEFT_OUT, converter=_interval)
     keepalive_count: int | LeftOut = field(default=LEFT_OUT, converter=_count)
