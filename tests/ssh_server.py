@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import tempfile
 import threading
-from collections.abc import Awaitable, Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ async def _run(process: "asyncssh.SSHServerProcess[bytes]") -> None:
         process.exit_with_signal("KILL")
     else:
         process.exit(status)
+    await process.wait_closed()
 
 
 @contextmanager
@@ -96,6 +97,10 @@ def _thread(host_key: Any, directory: Path) -> Iterator[int]:
         await stop.wait()
         server.close()
         await server.wait_closed()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     thread = threading.Thread(target=_in_own_loop, args=(serve(),))
     thread.start()
@@ -107,16 +112,11 @@ def _thread(host_key: Any, directory: Path) -> Iterator[int]:
         thread.join()
 
 
-def _in_own_loop(serve: Awaitable[None]) -> None:
+def _in_own_loop(serve: Coroutine[Any, Any, None]) -> None:
     # Not asyncio.run(): trio-asyncio has its own idea of what that does.
     loop = asyncio.SelectorEventLoop()
-    asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete(serve)
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
         loop.close()

@@ -154,7 +154,7 @@ class Flow:
             self._is_held = False
             with self._bridge.entered():
                 self._channel.resume_reading()
-        if not data and not self._is_at_end:
+        if not data and (self.is_closed or not self._is_at_end):
             self._check()
         return data
 
