@@ -4,12 +4,16 @@ import errno
 import os
 import re
 from collections.abc import Iterator, Mapping
+from math import ceil
 from shlex import quote
 from typing import Final
 
 from attrs import field, frozen
 
 from trio_lifecycle._errors import SpawnError
+from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
+from trio_lifecycle._requests import INSTANCE_VARIABLE
+from trio_lifecycle._status import signal_name
 
 # execve(2): one string may have that many bytes, its NUL among them (MAX_ARG_STRLEN).
 _LONGEST_STRING_BYTES: Final = 131_072
@@ -63,6 +67,11 @@ class Order:
         limits: As for ``SpawnRequest``.
         umask: Its umask; None is the login's.
         pid_variable: A variable for its own process number; None for none.
+        owned: Whether it is ended, with its children, when the session ends or is silent for too
+            long. Its log is then a temporary one, unless ``log`` names another.
+        heartbeat_limit_s: How long an owned one's session may be silent, in seconds; more than one
+            second, and whole ones. Defaults to 15: three beats of 5 seconds.
+        ladder: How an owned one is ended then.
     """
 
     name: str
@@ -74,6 +83,9 @@ class Order:
     limits: Mapping[str, tuple[int | None, int | None]] = field(factory=dict)
     umask: int | None = None
     pid_variable: str | None = None
+    owned: bool = False
+    heartbeat_limit_s: float = 15.0
+    ladder: StopLadder = DEFAULT_STOP_LADDER
 
 
 def write_order(order: Order, token: str) -> bytes:
@@ -104,7 +116,7 @@ def _check(order: Order) -> None:
 
 def _settings(order: Order, token: str) -> Iterator[str]:
     directory = order.working_dir or ""
-    pwd = order.env.get("PWD", "")
+    pwd, mark = order.env.get("PWD", ""), order.env.get(INSTANCE_VARIABLE)
     settings = {
         "token": token,
         "name": order.name,
@@ -114,8 +126,18 @@ def _settings(order: Order, token: str) -> Iterator[str]:
         "pwd": "unset" if pwd is None else "set" if "PWD" in order.env else "keep",
         "given": pwd or "",
         "variable": order.pid_variable or "",
+        "limit": str(max(2, ceil(order.heartbeat_limit_s)) if order.owned else 0),
+        "mark": "" if mark is None else f"{INSTANCE_VARIABLE}={mark}",
+        "ladder": " ".join(_rungs(order)),
     }
     return (f"trio_{key}={quote(value)}" for key, value in settings.items())
+
+
+def _rungs(order: Order) -> Iterator[str]:
+    """Give the ladder as the watchdog climbs it: signals by name, tenths of seconds."""
+    for rung in order.ladder.rungs:
+        yield signal_name(rung.signum).removeprefix("SIG").removeprefix("signal ")
+        yield str(ceil(10 * rung.seconds))
 
 
 def _limits(order: Order) -> Iterator[str]:

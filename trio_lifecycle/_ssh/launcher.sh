@@ -9,9 +9,12 @@
 #   refused TEXT                       it will not; nothing of the program has run
 #   exit STATUS                        it has ended, as subprocess counts
 #   left                               it runs on, and nobody here knows it any more
+#   gone                               it was owned, and it and its children are ended
 #
 # Who is who: the shell itself hears the session and alone holds the gate's other end. The waiter is
-# the daemon's parent, and says how it ended. The watchdog hears by a FIFO that the shell has ended.
+# the daemon's parent, and says how it ended. The watchdog, in a session of its own, hears from a
+# pipe that the shell has ended, by whatever means; of an owned daemon it ends the tree then, and
+# when no heartbeat has come for too long.
 #   3 session, 4 words of the waiter, 5 life, 6 and 7 gate, 8 exec, 9 log
 
 trio_say() {
@@ -154,24 +157,40 @@ trio_rotate() {
     done
 }
 
-# A directory that only this user can use, for the FIFOs. It is gone again once they are open.
+# A directory that only this user can use, for the log of an owned daemon.
 trio_make_directory() {
     mkdir -p "$trio_state" 2>/dev/null
     for trio_base in "$trio_state" "${TMPDIR-}" /tmp; do
-        trio_dir=$trio_base/trio-lifecycle.$$.$trio_token
-        [ -n "$trio_base" ] && trio_words=$(mkdir "$trio_dir" 2>&1) || continue
-        trio_words=$(mkfifo "$trio_dir/gate" "$trio_dir/exec" "$trio_dir/words" \
-            "$trio_dir/life" 2>&1) && return
-        rm -rf "$trio_dir"
+        trio_dir=$trio_base/$trio_token
+        [ -n "$trio_base" ] && trio_words=$(mkdir "$trio_dir" 2>&1) && return
     done
     trio_refuse "no private directory could be made: $trio_words"
 }
 
-# Linux opens a FIFO to read and write without waiting for its other end; nothing else can. So each
-# is opened before anybody is started, and no open can block for ever.
-trio_open_fifos() {
-    exec 4<>"$trio_dir/exec" 8<"$trio_dir/exec" 4<>"$trio_dir/words"
-    exec 5<>"$trio_dir/life" 7<>"$trio_dir/gate" 6<"$trio_dir/gate"
+# Four pipes that nothing on a disk has to be made for, those of pipelines. Somebody holds them
+# until they are opened here. Linux opens one to read and write without waiting for the other end.
+trio_open_pipes() {
+    trio_holder=$(
+        : | {
+            exec 4<&0
+            : | {
+                exec 5<&0
+                : | {
+                    exec 6<&0
+                    : | {
+                        exec 7<&0
+                        sleep 5 >/dev/null 2>&1 3>&- &
+                        echo $!
+                    }
+                }
+            }
+        }
+    )
+    trio_held=/proc/$trio_holder/fd
+    (exec 4<>"$trio_held/4") 2>/dev/null || trio_refuse "pipes can't be opened by /proc there"
+    exec 4<>"$trio_held/7" 8<"$trio_held/7" 4<>"$trio_held/4"
+    exec 5<>"$trio_held/5" 7<>"$trio_held/6" 6<"$trio_held/6"
+    kill -s KILL "$trio_holder"
 }
 
 # The process-to-be. Its number, and what opens the gate, are its own: it dies with the other end.
@@ -179,12 +198,13 @@ trio_open_fifos() {
 # `exec` is said by the kernel. bash goes on after an exec that was refused, others run the trap.
 trio_gate='
 exec 4>"/proc/$1/fd/8" || exit 75
-trio_pid=$$
+trio_launcher=$1
 read -r trio_stat <"/proc/$$/stat"
 trio_line=$2 trio_pwd=$3 trio_given=$4 trio_variable=$5
 shift 5
 trio_numbers() { shift 19; trio_start=$1; }
 trio_numbers ${trio_stat##*) }
+echo "pid $$ $trio_start" >"/proc/$trio_launcher/fd/5" || exit 75
 printf "%s\n" "${trio_line%%%*}pid $$ $trio_start ${trio_line#*%}" >&3
 IFS= read -r trio_go && [ "$trio_go" = go ] || exit 75
 echo open >&4
@@ -252,14 +272,125 @@ trio_start_waiter() {
     } 2>/dev/null
 }
 
-# Reads until the shell has ended, by whatever means, and ends the waiter, so that the session ends.
-trio_watch() {
-    trap '' HUP INT TERM
-    exec 4>&- 5>&- 6<&- 7>&- 8<&- 9>&-
-    trio_start_of "$trio_waiter" && trio_known=$trio_start || exit 0
-    while read -r trio_word; do :; done
-    trio_start_of "$trio_waiter" && [ "$trio_start" = "$trio_known" ] &&
-        kill -s KILL "$trio_waiter"
+# Reads the pipe of life, with standard input: what the process-to-be and the shell write there, and
+# the ticks of a clock, for POSIX sh can't read with a limit. Its arguments: token, launcher,
+# waiter, directory, seconds without a heartbeat, mark in the environment, ladder.
+trio_watchdog='
+trap "" HUP INT TERM QUIT
+exec 4>&- 5>&- 6<&- 7>&- 8<&- 9>&-
+trio_token=$1 trio_launcher=$2 trio_waiter=$3 trio_dir=$4 trio_limit=$5 trio_mark=$6
+shift 6
+trio_pid= trio_from= trio_noted= trio_clock= trio_silent=0
+
+trio_start_of() {
+    trio_start=
+    read -r trio_stat 2>/dev/null <"/proc/$1/stat" || return
+    trio_fields ${trio_stat##*) }
+}
+trio_fields() { shift 19; trio_start=$1; }
+
+# Prints pid:start of each process of the tree that lives: of its session, its descendants, and
+# those that were either once.
+trio_look() {
+    cat /proc/[0-9]*/stat 2>/dev/null | awk -v pid="$trio_pid" -v from="$trio_from" \
+        -v noted="$trio_noted" "$trio_family"
+}
+trio_family="
+BEGIN { n = split(noted, known, \" \"); for (i = 1; i <= n; i++) old[known[i]] = 1 }
+{
+    id = \$1; sub(/^.*[)] /, \"\")
+    if (\$1 == \"Z\" || \$1 == \"X\") next
+    key[id] = id \":\" \$20; parent[id] = \$2; session[id] = \$4
+    if (id == pid && \$20 != from) other = 1
+}
+END {
+    for (id in key) if (key[id] in old || key[id] == pid \":\" from || (session[id] == pid && !other)) tree[id] = 1
+    do { more = 0
+        for (id in key) if (!(id in tree) && (parent[id] in tree)) { tree[id] = 1; more = 1 }
+    } while (more)
+    for (id in tree) printf \"%s \", key[id]
+}"
+
+# Those who have left it bear its mark still, unless they have emptied their environment.
+trio_note() {
+    [ -n "$trio_pid" ] || return
+    if [ "$1" = all ] && [ -n "$trio_mark" ]; then
+        for trio_file in $(grep -ls -e "$trio_mark" /proc/[0-9]*/environ 2>/dev/null); do
+            trio_id=${trio_file#/proc/} trio_id=${trio_id%/environ}
+            [ "$trio_id" != $$ ] && trio_start_of "$trio_id" || continue
+            trio_noted="$trio_noted $trio_id:$trio_start"
+        done
+    fi
+    trio_noted=$(trio_look)
+}
+
+trio_signal() {
+    for trio_one in $trio_noted; do
+        trio_start_of "${trio_one%:*}" && [ "$trio_start" = "${trio_one#*:}" ] &&
+            kill -s "$1" "${trio_one%:*}"
+    done 2>/dev/null
+}
+
+# Tenths of a second, where sleep knows them.
+trio_nap() {
+    sleep 0.1 2>/dev/null || sleep 1
+}
+
+trio_wait_gone() {
+    trio_left=$1
+    while trio_note all && [ -n "$trio_noted" ]; do
+        [ "$trio_left" -gt 0 ] || return 1
+        trio_left=$((trio_left - 1))
+        trio_nap
+    done
+}
+
+trio_end_tree() {
+    trio_note all
+    while [ $# -gt 1 ]; do
+        trio_signal "$1"
+        trio_signal CONT
+        trio_wait_gone "$2" && return
+        shift 2
+    done
+    trio_left=50
+    while trio_signal KILL; ! trio_wait_gone 1 && [ "$trio_left" -gt 0 ]; do
+        trio_left=$((trio_left - 1))
+    done
+}
+
+trio_start_of "$trio_waiter"
+trio_known=$trio_start
+if [ "$trio_limit" -gt 0 ]; then
+    while sleep 1 && echo tick 2>/dev/null >"/proc/$$/fd/0"; do :; done >/dev/null 2>&1 3>&- &
+    trio_clock=$!
+fi
+while read -r trio_word trio_a trio_b; do
+    case $trio_word in
+        pid) trio_pid=$trio_a trio_from=$trio_b ;;
+        .) trio_silent=0 ;;
+        tick)
+            trio_note
+            trio_silent=$((trio_silent + 1))
+            [ "$trio_silent" -le "$trio_limit" ] || break
+            ;;
+    esac
+done
+if [ "$trio_limit" -gt 0 ]; then
+    kill -s KILL "$trio_clock" "$trio_launcher" 2>/dev/null
+    trio_end_tree "$@"
+    trio_nap
+fi
+trio_start_of "$trio_waiter" && [ "$trio_start" = "$trio_known" ] &&
+    kill -s KILL "$trio_waiter"
+[ -z "$trio_dir" ] || rm -rf "$trio_dir"
+[ "$trio_limit" -eq 0 ] || printf "%s gone\n" "$trio_token" >&3
+'
+
+trio_start_watchdog() {
+    "$trio_setsid" "$trio_shell" -c "$trio_watchdog" 'trio_lifecycle watchdog' "$trio_token" \
+        "$$" "$trio_waiter" "$trio_dir" "$trio_limit" "$trio_mark" $trio_ladder \
+        <"/proc/$$/fd/5" >/dev/null 2>&1 4>&- 5>&- 6<&- 7>&- 8<&- 9>&- &
 }
 
 trio_open_gate() {
@@ -277,16 +408,20 @@ trio_launch() {
     trio_begin
     trio_check_program "$1"
     shift
+    trio_dir=
+    if [ "$trio_limit" -gt 0 ] && [ -z "$trio_log" ]; then
+        trio_make_directory
+        trio_log=$trio_dir/$trio_name.log
+    fi
     trio_open_log
-    trio_make_directory
-    trio_open_fifos
+    trio_open_pipes
     trio_start_waiter "$@"
-    trio_watch </proc/$$/fd/5 2>/dev/null &
-    rm -rf "$trio_dir"
+    trio_start_watchdog
     exec 4>&- 6<&- 9>&-
     while read -r trio_word; do
         case $trio_word in
             go) trio_open_gate ;;
+            .) echo . >&5 ;;
             leave)
                 trio_say left
                 break
