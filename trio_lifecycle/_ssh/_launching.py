@@ -5,13 +5,13 @@ import os
 import re
 from functools import cache
 from importlib.resources import files
-from typing import Final
+from typing import Final, NoReturn
 from uuid import uuid4
 
 import trio
 
 from trio_lifecycle._errors import SpawnError
-from trio_lifecycle._ssh._order import Order, write_order
+from trio_lifecycle._ssh._order import TOO_BIG, Order, write_order
 from trio_lifecycle._ssh._session import LostError, Session
 
 # Of a line of the launcher. A line without end is not its.
@@ -117,8 +117,29 @@ class Launched:
         finally:
             self.close()
 
+    async def beat_forever(self) -> NoReturn:
+        """Let the launcher of an owned process know that its owner lives, until cancelled.
+
+        Raises:
+            LostError: The connection is gone; the process is ended there.
+        """
+        while True:
+            await self.session.send(b".\n")
+            await trio.sleep(self._order.heartbeat_limit_s / 3)
+
+    async def wait_gone(self) -> None:
+        """Wait until an owned process and its children are ended, once the session is closed.
+
+        Raises:
+            LostError: The connection is gone; whether they are is not known.
+        """
+        await self._hear("gone")
+
     def close(self) -> None:
-        """Close the session. What stands at its gate ends; what runs, runs on."""
+        """Close the session. What stands at its gate ends, and what is owned, with its children.
+
+        What is not owned and runs, runs on.
+        """
         self.session.close()
 
     async def _hear(self, *words: str) -> None:
@@ -149,11 +170,12 @@ class Launched:
                 self._said.setdefault(word, facts)
 
     def _refusal(self) -> SpawnError:
-        words = self._said.get("refused", "").strip()
-        if not words:
-            words = f"the launcher ended with {self._said.get('exit')}"
+        # 126 before it stood at its gate: not even the shell there could be executed with all that.
+        early = TOO_BIG if self._said.get("exit") == "126" else "its process has ended at its gate"
+        words = self._said.get("refused", "").strip() or early
         words = re.sub(r"^.*trio_lifecycle gate: (line )?\d+: (exec: )?", "", words)
         number = next((n for n in _REFUSALS if os.strerror(n) in words), None)
+        number = errno.E2BIG if words == TOO_BIG else number
         if number is None and words.endswith("not found"):
             number = errno.ENOENT
         return SpawnError(self._order.name, words, number, number in _RETRYABLE)

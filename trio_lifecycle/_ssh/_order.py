@@ -21,7 +21,7 @@ _LONGEST_STRING_BYTES: Final = 131_072
 # All together: a quarter of the usual limit of the stack, 8 MiB.
 _MOST_BYTES: Final = 2 * 1024 * 1024
 
-_TOO_BIG: Final = (
+TOO_BIG: Final = (
     "the arguments and the environment are larger than the system takes (execve(2), E2BIG)"
 )
 
@@ -111,7 +111,7 @@ def _check(order: Order) -> None:
         raise SpawnError(order.name, "what it is started with holds a NUL, which no process can")
     sizes = [len(os.fsencode(text)) + 1 for text in texts]
     if max(sizes) > _LONGEST_STRING_BYTES or sum(sizes) > _MOST_BYTES:
-        raise SpawnError(order.name, _TOO_BIG, errno.E2BIG)
+        raise SpawnError(order.name, TOO_BIG, errno.E2BIG)
 
 
 def _settings(order: Order, token: str) -> Iterator[str]:

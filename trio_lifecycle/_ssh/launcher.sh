@@ -168,26 +168,32 @@ trio_make_directory() {
 }
 
 # Four pipes that nothing on a disk has to be made for, those of pipelines. Somebody holds them
-# until they are opened here. Linux opens one to read and write without waiting for the other end.
-trio_open_pipes() {
-    trio_holder=$(
+# until they are opened here: for a second, lest he outlive a shell that is killed meanwhile.
+trio_hold_pipes() {
+    : | {
+        exec 4<&0
         : | {
-            exec 4<&0
+            exec 5<&0
             : | {
-                exec 5<&0
+                exec 6<&0
                 : | {
-                    exec 6<&0
-                    : | {
-                        exec 7<&0
-                        sleep 5 >/dev/null 2>&1 3>&- &
-                        echo $!
-                    }
+                    exec 7<&0
+                    sleep 1 >/dev/null 2>&1 3>&- &
+                    echo $!
                 }
             }
         }
-    )
-    trio_held=/proc/$trio_holder/fd
-    (exec 4<>"$trio_held/4") 2>/dev/null || trio_refuse "pipes can't be opened by /proc there"
+    }
+}
+
+# Linux opens a pipe to read and write without waiting for the other end, and then to do only one.
+trio_open_pipes() {
+    for trio_try in 1 2 3 last; do
+        trio_holder=$(trio_hold_pipes)
+        trio_held=/proc/$trio_holder/fd
+        (exec 4<>"$trio_held/4") 2>/dev/null && break
+        [ "$trio_try" != last ] || trio_refuse 'pipes can not be opened by /proc there'
+    done
     exec 4<>"$trio_held/7" 8<"$trio_held/7" 4<>"$trio_held/4"
     exec 5<>"$trio_held/5" 7<>"$trio_held/6" 6<"$trio_held/6"
     kill -s KILL "$trio_holder"
@@ -237,19 +243,28 @@ trio_become() {
 }
 
 # The daemon's parent. A shell says in words, before it goes on, that a signal has ended what it
-# waited for; only by that is 137 of `exit 137` told from that of SIGKILL. None of them says so of
-# SIGINT and SIGPIPE, nor bash of SIGTERM.
+# waited for; only by that is 137 of `exit 137` told from that of SIGKILL. None says so of SIGINT and
+# SIGPIPE. bash says nothing here, but lists its jobs, and only bash can undo what & does to signals.
 trio_wait() {
     read -r trio_me trio_rest </proc/self/stat
     printf '%s\n' "$trio_me"
     exec >&3 2>&4 5>&- 7>&- 8<&-
-    (trio_become "$@") <&6 >&9 2>&1 6<&- 9>&-
+    if [ -n "${BASH_VERSION-}" ]; then
+        trap 'jobs >&4' CHLD
+        (trap - INT QUIT CHLD && trio_become "$@") <&6 >&9 2>&1 6<&- 9>&- &
+        LC_ALL=C
+        # The trap interrupts it, and all that it has to say then is that.
+        while wait $!; [ -e "/proc/$!" ]; do :; done
+        wait $!
+    else
+        (trio_become "$@") <&6 >&9 2>&1 6<&- 9>&-
+    fi
     trio_status=$?
     echo end >&4
     read -r trio_words <&4
-    case $trio_status:$trio_words:${BASH_VERSION+bash} in
-        130:* | 141:* | 143:*:bash) trio_status=$((128 - trio_status)) ;;
-        *:end:*) ;;
+    case $trio_status:$trio_words in
+        130:end | 141:end) trio_status=$((128 - trio_status)) ;;
+        *:end | *Done* | *Exit*) ;;
         *) [ "$trio_status" -le 128 ] || trio_status=$((128 - trio_status)) ;;
     esac
     trio_say exit "$trio_status"
@@ -280,7 +295,7 @@ trap "" HUP INT TERM QUIT
 exec 4>&- 5>&- 6<&- 7>&- 8<&- 9>&-
 trio_token=$1 trio_launcher=$2 trio_waiter=$3 trio_dir=$4 trio_limit=$5 trio_mark=$6
 shift 6
-trio_pid= trio_from= trio_noted= trio_clock= trio_silent=0
+trio_pid= trio_from= trio_noted= trio_silent=0
 
 trio_start_of() {
     trio_start=
@@ -363,7 +378,6 @@ trio_start_of "$trio_waiter"
 trio_known=$trio_start
 if [ "$trio_limit" -gt 0 ]; then
     while sleep 1 && echo tick 2>/dev/null >"/proc/$$/fd/0"; do :; done >/dev/null 2>&1 3>&- &
-    trio_clock=$!
 fi
 while read -r trio_word trio_a trio_b; do
     case $trio_word in
@@ -377,14 +391,18 @@ while read -r trio_word trio_a trio_b; do
     esac
 done
 if [ "$trio_limit" -gt 0 ]; then
-    kill -s KILL "$trio_clock" "$trio_launcher" 2>/dev/null
+    kill -s KILL "$trio_launcher" 2>/dev/null
     trio_end_tree "$@"
     trio_nap
 fi
 trio_start_of "$trio_waiter" && [ "$trio_start" = "$trio_known" ] &&
     kill -s KILL "$trio_waiter"
 [ -z "$trio_dir" ] || rm -rf "$trio_dir"
-[ "$trio_limit" -eq 0 ] || printf "%s gone\n" "$trio_token" >&3
+if [ "$trio_limit" -gt 0 ]; then
+    printf "%s gone\n" "$trio_token" >&3
+    # The clock sleeps, and would for a second more.
+    kill -s KILL 0
+fi
 '
 
 trio_start_watchdog() {
