@@ -127,7 +127,8 @@ ONLY_IN = {
 # what is handed to them, so they do what others leave to _proc.
 OTHER_PROGRAM = {
     *(("spawner", part) for part in ("_reaper", "_family", "_kernel", "_table")),
-    *(("_ssh", part) for part in ("guard", "guard_child")),
+    *(("_ssh", part) for part in ("guard", "guard_child", "guard_inner")),
+    *(("_ssh", part) for part in ("guard_kin", "guard_channel")),
 }
 HANDED_OVER = OTHER_PROGRAM | {("_renumbering",)}
 # Of the room ready those that touch this machine, because daemons report to it. All others ask the

@@ -1,7 +1,7 @@
 """A daemon in the care of a guard on another machine, as this program sees it."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import trio
 
@@ -11,12 +11,26 @@ from trio_lifecycle._ssh._guard_refusals import refusal
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.abc import SpawnRequest
 
-if TYPE_CHECKING:
-    from trio_lifecycle._ssh._guard_link import GuardLink
-
 
 def _hear_nothing(pid: int, command: str) -> None:
     """Let a stray pass."""
+
+
+class Asked(Protocol):
+    """The connection to the guard, as far as a daemon needs it."""
+
+    lost: str | None
+    boot_id: str
+    pid_namespace: int
+
+    async def ask(self, message: dict[str, Any]) -> Any:
+        """Ask something, and give the answer."""
+
+    def tell(self, message: dict[str, Any]) -> None:
+        """Have something sent."""
+
+    def discard(self, number: int) -> None:
+        """Have a daemon killed that nobody wants any more."""
 
 
 class Ward:
@@ -40,7 +54,7 @@ class Ward:
 
     def __init__(
         self,
-        link: "GuardLink",
+        link: Asked,
         number: int,
         request: SpawnRequest,
         output: FedOutput,
