@@ -105,6 +105,7 @@ if TYPE_CHECKING:
     from trio_lifecycle.preflight._free_vram import FreeVRAM
     from trio_lifecycle.preflight._reachable import Reachable
     from trio_lifecycle.registry._sqlite import SQLiteRegistry
+    from trio_lifecycle.spawner._ssh import SSHSpawner
 
 __all__ = [
     "CALLBACK_URL",
@@ -172,6 +173,7 @@ __all__ = [
     "SSHAuthError",
     "SSHConnectError",
     "SSHHostKeyError",
+    "SSHSpawner",
     "Said",
     "SpawnError",
     "Spawned",
@@ -205,6 +207,7 @@ _LATE: Final = {
     "FreePort": "preflight._free_port",
     "FreeVRAM": "preflight._free_vram",
     "Reachable": "preflight._reachable",
+    "SSHSpawner": "spawner._ssh",
 }
 
 

@@ -20,6 +20,9 @@ class Asked(Protocol):
     """The connection to the guard, as far as a daemon needs it."""
 
     lost: str | None
+    is_cut: bool
+    inner: int
+    inner_start: int
     boot_id: str
     pid_namespace: int
 

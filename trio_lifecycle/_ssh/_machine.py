@@ -69,7 +69,11 @@ class Machine:
         """
         transport = await self.transport()
         async with self._turn:
-            if self._line is None or self._line.lost is not None or self._transport is not transport:
+            if (
+                self._line is None
+                or self._line.lost is not None
+                or self._transport is not transport
+            ):
                 session = await transport.open_session(COMMAND)
                 try:
                     self._line = await Line.open(session)

@@ -63,8 +63,13 @@ class LaunchedProcess(SeenProcess):
 
     @property
     def ended(self) -> bool:
-        """As the launcher has said, or was seen."""
-        return self._has_ended.is_set() or super().ended
+        """As the launcher says; without one, as it was seen."""
+        return self._has_ended.is_set() or (not self._is_served and super().ended)
+
+    @property
+    def gone(self) -> bool:
+        """As it was seen, once its end is known."""
+        return self.ended and super().gone
 
     async def open_gate(self) -> None:
         """Have the launcher let it go on."""

@@ -67,9 +67,7 @@ def _is_of_this_boot(machine: Machine, line: Line, record: DaemonRecord) -> bool
         return False
     namespaces = {record.pid_namespace, facts.pid_namespace}
     if len(namespaces) > 1 and 0 not in namespaces:
-        problem = (
-            f"it was started in another pid namespace of {machine.host}, such as a container"
-        )
+        problem = f"it was started in another pid namespace of {machine.host}, such as a container"
         raise DaemonStateUnknownError(record.name, problem)
     return True
 

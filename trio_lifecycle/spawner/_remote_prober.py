@@ -86,9 +86,7 @@ class RemoteProber(Prober):
             problem, absent = _explain(error)
             return Answer(None, problem, absent)
 
-    async def _open_first(
-        self, hosts: tuple[str, ...], port: int
-    ) -> trio.abc.HalfCloseableStream:
+    async def _open_first(self, hosts: tuple[str, ...], port: int) -> trio.abc.HalfCloseableStream:
         failure: OSError = ConnectionRefusedError()
         for host in hosts:
             try:

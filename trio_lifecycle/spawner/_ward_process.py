@@ -8,10 +8,10 @@ import trio
 
 from trio_lifecycle._output import FedOutput
 from trio_lifecycle._records import Identity
-from trio_lifecycle._ssh._guard_ward import Ward
-from trio_lifecycle._ssh._machine import Machine
 from trio_lifecycle._ssh import _remote_processes
+from trio_lifecycle._ssh._guard_ward import Ward
 from trio_lifecycle._ssh._line import Line
+from trio_lifecycle._ssh._machine import Machine
 from trio_lifecycle._ssh._remote_processes import Told, Tree
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.spawner._remote_process import RemoteProcess
@@ -82,7 +82,9 @@ class WardProcess(RemoteProcess):
     @property
     def ended(self) -> bool:
         """As the guard has said, or was seen."""
-        return self._ward.ended.is_set() or (self._tree is not None and not self._tree.has(self._told))
+        return self._ward.ended.is_set() or (
+            self._tree is not None and not self._tree.has(self._told)
+        )
 
     @property
     def gone(self) -> bool:
