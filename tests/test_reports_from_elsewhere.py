@@ -180,7 +180,7 @@ async def test_an_arming_that_is_cancelled_on_the_way_leaves_nothing(there: Else
 
 
 async def test_what_was_armed_in_one_scope_is_disarmed_in_another(there: Elsewhere) -> None:
-    with trio.move_on_after(PATIENCE_S):
+    with trio.fail_after(PATIENCE_S):
         armed = await Callback().arm(there.start())
     with trio.move_on_after(0) as over:
         await armed.disarm()
