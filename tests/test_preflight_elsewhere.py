@@ -13,6 +13,7 @@ import trio
 
 from tests.asking_elsewhere import ElsewhereProber, ElsewhereSpawner
 from tests.processes import Start, say, start
+from tests.stepping import DAEMON
 from tests.support import free_port, python_daemon
 from trio_lifecycle import (
     BinaryNotFoundError,
@@ -174,9 +175,12 @@ async def test_what_is_reachable_is_asked_by_the_prober() -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run commands as another user")
 async def test_what_the_user_there_may_not_is_told(tmp_path: Path) -> None:
     prober = ElsewhereProber(as_daemon=True)
-    closed = Path("/root/model")
+    closed, forbidden = Path("/root/model"), f"may not be read by user {DAEMON.pw_uid}"
     said = str(await said_by(FileExists(closed).at(prober)))
-    assert f"on {HOST}: {closed} may not be read by user 1: mend the rights of it" in said
+    assert (
+        f"on {HOST}: {closed} may not be read by user {DAEMON.pw_uid}: mend the rights of it"
+        in said
+    )
     secret = tmp_path / "secret"
     said = str(await said_by(DiskSpace(closed, gib=1).at(prober)))
     assert f"on {HOST}: how much is free at {closed} can't be told: Permission denied" == said
@@ -184,7 +188,7 @@ async def test_what_the_user_there_may_not_is_told(tmp_path: Path) -> None:
     for place in (tmp_path, *tmp_path.parents[:3]):
         if place != Path("/tmp"):
             place.chmod(0o755)
-    assert "may not be read by user 1" in str(await said_by(FileExists(secret).at(prober)))
+    assert forbidden in str(await said_by(FileExists(secret).at(prober)))
 
 
 def lowest_port_for_all() -> int:
