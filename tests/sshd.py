@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.plugins.needs import find_program
+from trio_lifecycle import SSHSpawner
 from trio_lifecycle._ssh._target import SSHTarget
 
 PLAIN_USERS = ("postgres",)
@@ -34,8 +35,15 @@ class Server:
 
     def target(self, **changes: Any) -> SSHTarget:
         """The server, with nothing of the user's own."""
-        given: dict[str, Any] = {
-            "host": "127.0.0.1",
+        return SSHTarget(**{"host": "127.0.0.1", **self._how, **changes})
+
+    def spawner(self, **changes: Any) -> SSHSpawner:
+        """The spawner of it, with nothing of the user's own."""
+        return SSHSpawner("127.0.0.1", **{**self._how, **changes})
+
+    @property
+    def _how(self) -> dict[str, Any]:
+        return {
             "user": self.user,
             "port": self.port,
             "config": None,
@@ -43,7 +51,6 @@ class Server:
             "client_keys": self.key,
             "host_key": self.host_key,
         }
-        return SSHTarget(**{**given, **changes})
 
 
 def make_key(path: Path, *options: str) -> Path:

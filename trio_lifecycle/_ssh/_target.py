@@ -211,6 +211,11 @@ class SSHTarget:
                 "tunnel", f"must be an SSHTarget or such as 'user@host', not {tunnel!r}"
             )
 
+    def __str__(self) -> str:
+        user = "" if self.user is None else f"{self.user}@"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{user}{host}" if self.port is None else f"{user}{host}:{self.port}"
+
     @property
     def silence_limit_s(self) -> float:
         """How long the machine, or this program, may be silent until it is given up there."""

@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import trio
 
-from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError
+from trio_lifecycle._errors import LifecycleError, SpawnError
 from trio_lifecycle._output import FedOutput
 from trio_lifecycle._records import Identity
 from trio_lifecycle._ssh._launching import Launched
@@ -76,6 +76,8 @@ class LaunchedProcess(SeenProcess):
         if self._is_open:
             await trio.lowlevel.checkpoint()
             return
+        if self.ended:
+            raise SpawnError(self._name, "its process has ended at its gate")
         try:
             await self._launched.open_gate()
         except LostError as error:
@@ -172,8 +174,3 @@ class LaunchedProcess(SeenProcess):
         """Let go of the session and the output."""
         self._launched.close()
         super().close()
-
-
-def unknown(name: str, error: Exception) -> DaemonStateUnknownError:
-    """Give the error of a start of which nobody knows what became."""
-    return DaemonStateUnknownError(name, f"whether it was started can't be told: {error}")

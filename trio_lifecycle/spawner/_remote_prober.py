@@ -5,7 +5,7 @@ from typing import Final
 
 import trio
 
-from trio_lifecycle import _contacts, _loopback_http
+from trio_lifecycle import _loopback_http
 from trio_lifecycle._connecting import REFUSED, explain
 from trio_lifecycle._http import HTTPClient
 from trio_lifecycle._ssh._machine import Machine, machine
@@ -30,7 +30,7 @@ _LOST: Final = "could not be asked, for the connection to its machine was lost"
 
 
 class RemoteProber(Prober):
-    """Asks over the connection what is on loopback there, and anything else over the network.
+    """Connects from there, except to ask a URL that is not on loopback: that goes over the network.
 
     Args:
         spawner: Runs commands there.
@@ -96,12 +96,9 @@ class RemoteProber(Prober):
         raise failure
 
     async def connect(self, host: str, port: int) -> Contact:
-        """Connect from there, if the address is one of that machine's own."""
-        hosts = loopback_addresses(host)
-        if not hosts:
-            return await _contacts.connect(host, port)
+        """Connect from there, to wherever it is."""
         try:
-            stream = await self._open_first(hosts, port)
+            stream = await self._open_first(loopback_addresses(host) or (host,), port)
         except LostError:
             return Contact(False, _LOST)
         except OSError as error:

@@ -6,6 +6,7 @@ from typing import Final
 
 import trio
 
+from trio_lifecycle._destination import Output
 from trio_lifecycle._errors import DaemonStateUnknownError, GuaranteeError, SpawnError
 from trio_lifecycle._guarantee import Guarantee
 from trio_lifecycle._output import FedOutput
@@ -43,7 +44,7 @@ async def spawn(
     if not request.detached and wanted != "scoped":
         guard = await machine.guard(request.name)
     if guard is not None:
-        return await _spawn_guarded(machine, guard, request)
+        return await _spawn_guarded(machine, guard, request, nursery)
     if wanted == "guarded" and not request.detached:
         problem = f"{machine.host} has no python3 of at least 3.7, which the guard there needs"
         raise GuaranteeError(request.name, "guarded", problem)
@@ -53,8 +54,10 @@ async def spawn(
 # --- by the guard ---------------------------------------------------------------------------------
 
 
-async def _spawn_guarded(machine: Machine, guard: GuardLink, request: SpawnRequest) -> Process:
-    output = FedOutput(request.name, request.output, request.secrets)
+async def _spawn_guarded(
+    machine: Machine, guard: GuardLink, request: SpawnRequest, nursery: trio.Nursery
+) -> Process:
+    output = FedOutput(request.name, request.output, request.secrets, held=True)
     with ExitStack() as stack:
         stack.callback(output.close)
         pipes = {
@@ -77,6 +80,7 @@ async def _spawn_guarded(machine: Machine, guard: GuardLink, request: SpawnReque
         machine.own_name, ward.boot_id, ward.pid, ward.start_time, ward.pid_namespace
     )
     instance_id = request.instance_id
+    nursery.start_soon(output.run, name=f"output of {request.name}")
     return WardProcess(machine, request.name, identity, ward, instance_id, output, opened)
 
 
@@ -116,7 +120,7 @@ async def _take_over(
         request.name,
         identity,
         request.instance_id,
-        FedOutput(request.name, request.output, request.secrets),
+        FedOutput(request.name, _output(request), request.secrets),
         launched,
         log,
         detached=request.detached,
@@ -125,6 +129,11 @@ async def _take_over(
         await process.open_gate()
     nursery.start_soon(process.serve, name=f"launcher of {request.name}")
     return process
+
+
+def _output(request: SpawnRequest) -> Output:
+    """Give who wants its output here: nobody but its handle if it writes a file there."""
+    return Output(request.output.tail_bytes) if request.detached else request.output
 
 
 def _order(machine: Machine, request: SpawnRequest) -> Order:
