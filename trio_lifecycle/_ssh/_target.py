@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from attrs import field, frozen
 
@@ -158,6 +158,12 @@ def _count(value: object) -> int | LeftOut:
     return value
 
 
+def _tunnel(value: object) -> Any:
+    if value is None or isinstance(value, (str, SSHTarget, LeftOut)):
+        return value
+    raise ConfigError("tunnel", f"must be an SSHTarget or such as 'user@host', not {value!r}")
+
+
 @frozen(kw_only=True)
 class SSHTarget:
     """A machine that is reached over SSH, and how; equal ones share one connection.
@@ -200,16 +206,13 @@ class SSHTarget:
     connect_timeout: float = field(default=DEFAULT_CONNECT_TIMEOUT_S, converter=_timeout)
     keepalive_interval: float | LeftOut = field(default=LEFT_OUT, converter=_interval)
     keepalive_count: int | LeftOut = field(default=LEFT_OUT, converter=_count)
-    tunnel: "SSHTarget | LeftOut | None" = field(default=LEFT_OUT)
+    tunnel: "SSHTarget | LeftOut | None" = field(default=LEFT_OUT, converter=_tunnel)
 
     def __attrs_post_init__(self) -> None:
         tunnel: object = self.tunnel
         if isinstance(tunnel, str):
+            # A frozen value's own hand: the hops take over what it says of files and keys.
             object.__setattr__(self, "tunnel", self.through(tunnel, None))
-        elif tunnel is not None and not isinstance(tunnel, (SSHTarget, LeftOut)):
-            raise ConfigError(
-                "tunnel", f"must be an SSHTarget or such as 'user@host', not {tunnel!r}"
-            )
 
     def __str__(self) -> str:
         user = "" if self.user is None else f"{self.user}@"
