@@ -45,11 +45,14 @@ async def _run(process: "asyncssh.SSHServerProcess[bytes]") -> None:
     ) as child:
         try:
             await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-            status = await asyncio.to_thread(child.wait)
-            await process.stdout.drain()
-        except (asyncssh.Error, OSError):
+            ended = asyncio.ensure_future(asyncio.to_thread(child.wait))
+            closed = asyncio.ensure_future(process.channel.wait_closed())
+            await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
+            closed.cancel()
+        finally:
+            # A command whose channel is closed would go on under sshd; here it is in the way.
             child.kill()
-            return
+        status = await ended
     if status < 0:
         process.exit_with_signal("KILL")
     else:

@@ -88,7 +88,7 @@ def running_sshd(user: str | None = None, **options: str | int) -> Iterator[Serv
         host_key, key = make_key(directory / "host"), make_key(directory / "key")
         shutil.copy(f"{key}.pub", directory / "authorized_keys")
         port = free_port()
-        settings = {"Port": port, "HostKey": host_key} | _SETTINGS | options
+        settings = {"Port": port, "HostKey": host_key, **_SETTINGS, **options}
         settings["AuthorizedKeysFile"] = directory / "authorized_keys"
         process = _start(directory, settings)
         try:

@@ -1,5 +1,7 @@
 """What goes wrong on the way to another machine, and what is said then."""
 
+# ruff: noqa: ASYNC240 - the files of a test are small, and on a local disk
+
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -98,7 +100,7 @@ async def test_a_machine_with_no_key_of_a_known_kind_is_refused(
 ) -> None:
     make_key(tmp_path / "ec", "-t", "ecdsa")
     error = await refused(server.target(host_key=(tmp_path / "ec.pub").read_text()))
-    assert SSHHostKeyError is type(error)
+    assert "'ssh-keyscan" in error.cure
 
 
 @pytest.mark.parametrize("where", ["[127.0.0.1]:{port}", "127.0.0.1", "*"])
@@ -203,7 +205,10 @@ async def peer(
 
 
 async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
-    async with peer(lambda _: trio.sleep_forever()) as port:
+    async def serve(_: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    async with peer(serve) as port:
         error = await refused(nowhere(port, connect_timeout=0.2))
     assert "no SSH server has answered within 0.2 s (connect_timeout)" == error.problem
 
@@ -306,11 +311,10 @@ async def test_a_jump_of_the_configuration_is_checked_by_our_known_hosts(
     known_hosts = known(server, tmp_path, "[127.0.0.1]:{port} {key}")
     target = server.target(host="inner", config=config, host_key=None, known_hosts=known_hosts)
     transport = await connection(target)
-    assert transport.connection._tunnel is None or transport.connection._transport is not None
+    assert transport.target is target
     await assert_works(target)
-    known_hosts.unlink()
     with pytest.raises(SSHHostKeyError) as raised:
-        await connection(server.target(host="inner", config=config, known_hosts=known_hosts))
+        await connection(server.target(host="inner", config=config, known_hosts="/nowhere"))
     assert "127.0.0.1" == raised.value.host
 
 

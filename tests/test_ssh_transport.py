@@ -1,5 +1,7 @@
 """One connection to another machine, and what is opened over it."""
 
+# ruff: noqa: ASYNC240 - the files of a test are small, and on a local disk
+
 import os
 import signal
 import socket
@@ -171,8 +173,8 @@ async def test_openings_that_are_cancelled_leave_no_channel(server: Server) -> N
             session = await transport.open_session("cat")
             session.close()
     with trio.fail_after(10):
-        while transport.connection._channels:
-            await trio.sleep(0.01)  # noqa: ASYNC110 - asyncssh has no event for it
+        while transport.connection._channels:  # noqa: ASYNC110 - nothing tells of it
+            await trio.sleep(0.01)
         sessions = [await transport.open_session("cat") for _ in range(MOST_SESSIONS)]
     for session in sessions:
         session.close()
@@ -231,7 +233,7 @@ async def test_a_server_that_forbids_forwarding_is_named() -> None:
         transport = await connection(server.target())
         with pytest.raises(SSHConnectError, match="AllowTcpForwarding"):
             await transport.open_tcp("127.0.0.1", server.port)
-        with pytest.raises(SSHConnectError, match="listening on .* there failed"):
+        with pytest.raises(SSHConnectError, match="AllowTcpForwarding in its"):
             await transport.listen()
         await transport.close()
 
@@ -250,8 +252,8 @@ async def test_who_connects_there_is_connected_to_us(server: Server) -> None:
     # One that nobody has accepted is closed with the listener.
     async with await trio.open_tcp_stream("127.0.0.1", listener.port) as caller:
         with trio.fail_after(5):
-            while not listener._got.statistics().current_buffer_used:
-                await trio.sleep(0.005)  # noqa: ASYNC110 - asyncssh has no event for it
+            while not listener._got.statistics().current_buffer_used:  # noqa: ASYNC110
+                await trio.sleep(0.005)
         listener.close()
         assert b"" == await caller.receive_some()
     with pytest.raises(trio.ClosedResourceError):

@@ -18,6 +18,7 @@ class Progress:
     port: int | None = None
     phase: str = "connecting"
     files: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
     is_pinned: bool = False
     knows_others: bool = False
     shown_key: str | None = None
@@ -84,11 +85,16 @@ def is_key_trouble(error: Exception) -> bool:
 def explain_setting(error: Exception, progress: Progress) -> SSHConnectError:
     """Say what an error in reading configuration or keys means."""
     if is_key_trouble(error):
-        is_locked = "assphrase" in str(error) or "ecrypt" in str(error)
+        if "bcrypt" in str(error):
+            cure = "pip install bcrypt, or have an agent hold the key."
+        elif "assphrase" in str(error) or "ecrypt" in str(error):
+            cure = "Give what unlocks it as passphrase=, or have an agent hold it."
+        else:
+            cure = ""
         return progress.fail(
             SSHAuthError,
-            f"a private key can't be read: {error}",
-            "Give what unlocks it as passphrase=, or have an agent hold it." if is_locked else "",
+            f"a private key{_among(progress.keys)} can't be read: {error}",
+            cure,
             "reading the keys",
         )
     if isinstance(error, OSError):
@@ -100,6 +106,10 @@ def explain_setting(error: Exception, progress: Progress) -> SSHConnectError:
         "Correct the file, or leave it out with config=None.",
         "reading the configuration",
     )
+
+
+def _among(keys: tuple[str, ...]) -> str:
+    return f" of client_keys ({', '.join(keys)})" if keys else ""
 
 
 def was_turned_away(error: Exception, progress: Progress) -> bool:
@@ -129,7 +139,6 @@ def too_slow(progress: Progress, waited_s: float, last: SSHConnectError | None) 
 def _host_key(error: Exception, progress: Progress) -> SSHConnectError:
     shown = f"its key {progress.shown_key}" if progress.shown_key else "its key"
     files = ", ".join(progress.files) or "no file"
-    port = "" if progress.port in (None, 22) else f"-p {progress.port} "
     look = (
         "On the machine itself, 'ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub' shows the right "
         "fingerprint. If it is that one, "
@@ -153,8 +162,8 @@ def _host_key(error: Exception, progress: Progress) -> SSHConnectError:
         problem, cure = (
             f"{shown} is not known (known hosts: {files})",
             (
-                f"{look}pin it with host_key=, or 'ssh-keyscan {port}{progress.host}' gives the "
-                "line for ~/.ssh/known_hosts."
+                f"{look}pin it with host_key=, or 'ssh-keyscan {_port_option(progress)}"
+                f"{progress.host}' gives the line for ~/.ssh/known_hosts."
             ),
         )
     return progress.fail(SSHHostKeyError, problem, cure, CHECKING)
@@ -172,15 +181,9 @@ def _denied(progress: Progress) -> SSHConnectError:
 
 
 def _no_agreement(error: Exception, progress: Progress) -> SSHConnectError:
-    if "host key" in str(error).lower() and (progress.is_pinned or progress.knows_others):
-        known = "pinned" if progress.is_pinned else f"known from {', '.join(progress.files)}"
-        return progress.fail(
-            SSHHostKeyError,
-            f"it has no key of a kind that is {known}",
-            f"'ssh-keyscan {progress.host}' shows the keys that it has; look on the machine itself "
-            "whether they are right.",
-            CHECKING,
-        )
+    if "host key" in str(error).lower():
+        problem = "it has no host key of a kind that is known here"
+        return progress.fail(SSHHostKeyError, problem, _kinds(progress), CHECKING)
     return progress.fail(SSHConnectError, str(error), "", "agreeing on algorithms")
 
 
@@ -234,4 +237,20 @@ def _cut_off(error: Exception, progress: Progress) -> SSHConnectError:
             "Either no SSH server listens on this port, or it is too busy (MaxStartups in its "
             "sshd_config) or shuts this machine out.",
         )
-    return progress.fail(SSHConnectError, str(error) or type(error).__name__, _CLOSED)
+    problem = str(error) or type(error).__name__
+    if progress.phase == CONNECTING and progress.knows_others:
+        # A server that has no key of the kinds that are asked for hangs up without a reason.
+        cure = f"It may have no host key of a kind that is known here: {_kinds(progress)} {_CLOSED}"
+        return progress.fail(SSHConnectError, problem, cure, "shaking hands")
+    return progress.fail(SSHConnectError, problem, _CLOSED)
+
+
+def _kinds(progress: Progress) -> str:
+    return (
+        f"'ssh-keyscan {_port_option(progress)}{progress.host}' shows the keys that it has; look "
+        "on the machine itself whether they are right."
+    )
+
+
+def _port_option(progress: Progress) -> str:
+    return "" if progress.port in (None, 22) else f"-p {progress.port} "

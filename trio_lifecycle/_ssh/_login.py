@@ -75,6 +75,7 @@ async def prepare(bridge: Bridge, target: SSHTarget) -> Login:
     asyncssh = require_asyncssh()
     progress = Progress(target.host, target.user, target.port)
     settings = _settings(target)
+    progress.keys = () if isinstance(target.client_keys, LeftOut) else target.client_keys
     pinned = [_pinned_key(asyncssh, key) for key in target.host_key]
     try:
         plan = await bridge.call(
@@ -127,8 +128,7 @@ async def log_in(
 
 
 def _require_files(login: Login) -> None:
-    paths = login.target.client_keys
-    for path in () if isinstance(paths, LeftOut) else paths:
+    for path in login.progress.keys:
         try:
             Path(path).open("rb").close()
         except OSError as error:
