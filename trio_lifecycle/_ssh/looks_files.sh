@@ -35,7 +35,7 @@ tl_read_log() {
 }
 
 # Removes directory $1 with what is in it, if it is one that was made for us alone: no link, ours,
-# mode 0700. Says "absent" when it is gone, also before; else "unknown" and why it is not.
+# mode 0700, and not the home directory. Says "absent" when it is gone, also before; else "unknown" and why it is not.
 tl_remove_private() {
 	tl_problem=
 	if [ -e "$1" ] || [ -L "$1" ]; then tl_remove_it "$1"; fi
@@ -43,7 +43,7 @@ tl_remove_private() {
 }
 
 tl_remove_it() {
-	if [ -L "$1" ] || [ ! -d "$1" ] || [ ! -O "$1" ]; then
+	if [ -L "$1" ] || [ ! -d "$1" ] || [ ! -O "$1" ] || [ "$1" -ef "${HOME:-/}" ]; then
 		tl_problem='it is no directory of ours'
 		return
 	fi
