@@ -72,6 +72,7 @@ def test_facts_that_are_cut_short_are_refused() -> None:
 
 
 @each_shell
+@pytest.mark.fault(71)
 async def test_every_byte_but_nul_comes_through_as_it_is(shell: str, open_line: OpenLine) -> None:
     texts = [os.fsdecode(bytes([byte])) for byte in range(1, 256)]
     texts += [f"{text}'{text}\\{text}${text}" for text in texts] + SPECIAL + ["é\u2028\n"]
@@ -82,6 +83,7 @@ async def test_every_byte_but_nul_comes_through_as_it_is(shell: str, open_line: 
 @given(texts=st.lists(st.binary().map(lambda data: os.fsdecode(data.replace(b"\0", b"")))))
 @settings(max_examples=10)
 @each_shell
+@pytest.mark.fault(71)
 def test_nothing_in_an_argument_is_run(shell: str, texts: list[str]) -> None:
     async def main() -> None:
         async with open_session(*shells.COMMANDS[shell]) as session:
@@ -102,7 +104,6 @@ async def test_a_nul_is_refused_before_anything_is_sent(open_line: OpenLine) -> 
 
 
 @each_shell
-@pytest.mark.fault(59)
 async def test_noise_before_the_first_answer_is_skipped(shell: str, tmp_path: Path) -> None:
     noise = shlex.quote("Welcome\n\n0123(\n\\0")
     script = (

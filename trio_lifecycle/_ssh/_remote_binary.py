@@ -60,6 +60,8 @@ async def find_binary(
             return RemoteBinary(place.path, said)
         if kind == "miss":
             near_misses.append(f"{place.path} {said}")
+    if len(found) != 2 * len(places):
+        raise LostError("its files can't be looked at now")
     raise RemoteBinaryNotFoundError(name, tuple(searched), tuple(near_misses), host)
 
 

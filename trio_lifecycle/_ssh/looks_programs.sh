@@ -121,21 +121,26 @@ tl_look_at_elf() {
 		tl_own_kind=$(tl_read_elf "/proc/$$/exe")
 		tl_own_kind=${tl_own_kind%%"$tl_newline"*}
 	fi
-	tl_kind=$(tl_read_elf "$1" && printf .)
-	tl_kind=${tl_kind%.}
+	tl_kind=$(tl_read_elf "$1")
 	tl_loader=${tl_kind#*"$tl_newline"}
-	tl_loader=${tl_loader%"$tl_newline"}
 	tl_kind=${tl_kind%%"$tl_newline"*}
-	case $tl_kind in
-	'') ;; # it can't be told here, so it is believed
+	if [ "$tl_kind" = damaged ]; then
+		tl_problem='is a damaged ELF file'
+	elif [ -n "$tl_kind" ] && ! tl_runs_on "$tl_kind" "$tl_own_kind"; then
+		tl_problem="is made for ${tl_kind#*/}; this machine is ${tl_own_kind#*/}"
+	else
+		tl_look_at_loader "$tl_loader"
+	fi
+}
+
+# $1 is what tl_read_elf says on its second line.
+tl_look_at_loader() {
+	case $1 in
 	damaged) tl_problem='is a damaged ELF file' ;;
 	other) tl_problem='is an ELF file, but no program: an object or a core dump' ;;
-	*)
-		if ! tl_runs_on "$tl_kind" "$tl_own_kind"; then
-			tl_problem="is made for ${tl_kind#*/}; this machine is ${tl_own_kind#*/}"
-		elif [ -n "$tl_loader" ] && [ ! -e "$tl_loader" ]; then
-			tl_problem="needs the loader $tl_loader, which is not here: it was made for another C library"
-		fi
+	/*)
+		[ -e "$1" ] ||
+			tl_problem="needs the loader $1, which is not here: it was made for another C library"
 		;;
 	esac
 }
@@ -151,7 +156,8 @@ tl_runs_on() {
 }
 
 # Says what ELF file $1 is made for, as "order.processor/words", and on the next line the loader
-# that it names (PT_INTERP of elf(5)); or "damaged", or "other".
+# that it names (PT_INTERP of elf(5)), "other" for what is no program, or "damaged". Of a file that is
+# damaged at its beginning that is all. What stands behind its first 4096 bytes is believed.
 tl_read_elf() {
 	od -An -v -tu1 -N 4096 "$1" 2>/dev/null | awk '
 	{ for (i = 1; i <= NF; i++) byte[n++] = $i }
@@ -160,29 +166,43 @@ tl_read_elf() {
 			value = value * 256 + byte[order == 1 ? at + size - 1 - i : at + i]
 		return value
 	}
-	END {
-		if (!n) exit
-		wide = byte[4] == 2
-		order = byte[5]
-		if (n < 52 || (byte[4] != 1 && !wide) || (order != 1 && order != 2)) { print "damaged"; exit }
-		type = number(16, 2)
+	function say_kind(    name, machine) {
+		name[3] = "i386"
+		name[40] = "ARM"
+		name[62] = "x86-64"
+		name[183] = "AArch64"
+		name[243] = "RISC-V"
 		machine = number(18, 2)
-		name[3] = "i386"; name[40] = "ARM"; name[62] = "x86-64"; name[183] = "AArch64"; name[243] = "RISC-V"
-		processor = machine in name ? name[machine] : "processor " machine " of elf(5)"
-		if (type != 2 && type != 3) { print "other"; exit }
+		printf "%d.%d/%s", order, machine, machine in name ? name[machine] : "processor " machine " of elf(5)"
+		printf " (%d bits, %s-endian)\n", wide ? 64 : 32, order == 1 ? "little" : "big"
+	}
+	function is_damaged() {
 		table = wide ? number(32, 8) : number(28, 4)
 		size = number(wide ? 54 : 42, 2)
 		count = number(wide ? 56 : 44, 2)
-		if (size != (wide ? 56 : 32) || !count || size * count > 65536) { print "damaged"; exit }
-		if (n < 4096 && table + size * count > n) { print "damaged"; exit }
-		printf "%d.%d/%s (%d bits, %s-endian)\n", order, machine, processor, wide ? 64 : 32, order == 1 ? "little" : "big"
+		if (size != (wide ? 56 : 32) || !count || size * count > 65536) return 1
+		return n < 4096 && table + size * count > n
+	}
+	function say_loader(    i, at, place, length_) {
 		for (i = 0; i < count; i++) {
 			at = table + i * size
 			if (at + size > n || number(at, 4) != 3) continue
 			place = number(at + (wide ? 8 : 4), wide ? 8 : 4)
 			length_ = number(at + (wide ? 32 : 16), wide ? 8 : 4)
 			for (i = 0; i < length_ && place + i < n && byte[place + i]; i++) printf "%c", byte[place + i]
+			return
+		}
+	}
+	END {
+		wide = byte[4] == 2
+		order = byte[5]
+		if (n < 20 || (byte[4] != 1 && !wide) || (order != 1 && order != 2)) {
+			if (n) print "damaged"
 			exit
 		}
+		say_kind()
+		if (number(16, 2) != 2 && number(16, 2) != 3) print "other"
+		else if (is_damaged()) print "damaged"
+		else say_loader()
 	}'
 }
