@@ -35,13 +35,19 @@ tl_has_address() {
 # hold a newline, so all is one text to awk, cut where a row begins.
 tl_unix() {
 	tl_wanted=$1 awk '
+	BEGIN {
+		digit = "[0-9A-F]"
+		four = digit digit digit digit
+		eight = " " four four
+		start = "^[0-9a-f]+:" eight eight eight " " four " " digit digit " +[0-9]+"
+	}
 	function judge(    path, i, field) {
 		split(row, field, " ")
 		path = row
 		for (i = 1; i <= 7; i++) sub(/^ *[^ ]+ ?/, "", path)
 		if (path == ENVIRON["tl_wanted"] && substr(field[4], 4, 1) == "1") print field[7]
 	}
-	/^[0-9a-f]+: [0-9A-F]+ [0-9A-F]+ [0-9A-F]+ [0-9A-F]+ [0-9A-F]+ +[0-9]+/ { judge(); row = $0; next }
+	$0 ~ start { judge(); row = $0; next }
 	{ row = row "\n" $0 }
 	END { judge() }' /proc/net/unix 2>/dev/null
 }
