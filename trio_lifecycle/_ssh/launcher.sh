@@ -201,7 +201,8 @@ trio_open_pipes() {
 
 # The process-to-be. Its number, and what opens the gate, are its own: it dies with the other end.
 # The redirections are those of a group, so that the shell keeps copies to undo them, close-on-exec:
-# `exec` is said by the kernel. bash goes on after an exec that was refused, others run the trap.
+# `exec` is said by the kernel. bash goes on after an exec that was refused, others run the trap;
+# why it was stands in the log, and what the gate itself complains of, nowhere.
 trio_gate='
 exec 4>"/proc/$1/fd/8" || exit 75
 trio_launcher=$1
@@ -221,7 +222,7 @@ esac
 [ -z "$trio_variable" ] || export "$trio_variable=$$"
 trap "echo refused >&4" EXIT
 [ -z "${BASH_VERSION-}" ] || shopt -s execfail
-{ exec "$@"; } </dev/null 3>&- 4>&-
+{ exec "$@"; } </dev/null 2>&1 3>&- 4>&-
 echo refused >&4
 trap - EXIT
 exit 126
@@ -251,13 +252,13 @@ trio_wait() {
     exec >&3 2>&4 5>&- 7>&- 8<&-
     if [ -n "${BASH_VERSION-}" ]; then
         trap 'jobs >&4' CHLD
-        (trap - INT QUIT CHLD && trio_become "$@") <&6 >&9 2>&1 6<&- 9>&- &
+        (trap - INT QUIT CHLD && trio_become "$@") <&6 >&9 2>/dev/null 6<&- 9>&- &
         LC_ALL=C
         # The trap interrupts it, and all that it has to say then is that.
         while wait $!; [ -e "/proc/$!" ]; do :; done
         wait $!
     else
-        (trio_become "$@") <&6 >&9 2>&1 6<&- 9>&-
+        (trio_become "$@") <&6 >&9 2>/dev/null 6<&- 9>&-
     fi
     trio_status=$?
     echo end >&4
