@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,12 @@ from tests.test_launcher import each_shell, outcome, session, sh
 from trio_lifecycle import SpawnError
 from trio_lifecycle._ssh._launching import launch
 from trio_lifecycle._ssh._order import Order
+
+
+# A program for a machine of 1987, whose header is whole.
+_OTHER_MACHINE = bytes.fromhex(
+    "7f454c46020101" + 9 * "00" + "02001500" + 34 * "00" + "3800" + 8 * "00"
+)
 
 
 async def refused(order: Order, *command: str) -> SpawnError:
@@ -35,9 +42,10 @@ def program(path: Path, content: bytes, mode: int = 0o755) -> Order:
         (b"", 0o755, errno.ENOEXEC),
         (b"#!/no/such/interpreter\n", 0o755, errno.ENOENT),
         (b"#!/bin/sh\ntrue", 0o644, errno.EACCES),
-        (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00\x15\x00", 0o755, errno.ENOEXEC),
+        (_OTHER_MACHINE, 0o755, errno.ENOEXEC),
+        (_OTHER_MACHINE[:20], 0o755, errno.ENOEXEC),
     ],
-    ids=["text", "empty", "no interpreter", "not executable", "other machine"],
+    ids=["text", "empty", "no interpreter", "not executable", "other machine", "damaged"],
 )
 async def test_what_the_kernel_would_not_run_is_not_run_by_a_shell_either(
     command: tuple[str, ...], content: bytes, mode: int, number: int, tmp_path: Path
@@ -176,6 +184,22 @@ async def test_a_machine_without_setsid_is_told_of(tmp_path: Path) -> None:
 async def test_a_start_that_is_lost_on_its_way_runs_nothing() -> None:
     async with session("true") as there:
         await there.wait_end()
-        with pytest.raises(Exception, match="launcher has ended|reads no more"):
+        with pytest.raises(Exception, match=r"launcher has ended|reads no more"):
             with trio.fail_after(10):
                 await launch(there, sh("true"))
+
+
+@pytest.mark.parametrize("what", ["disk full", "read-only"])
+async def test_a_home_that_can_not_be_written_is_named(what: str, tmp_path: Path) -> None:
+    logs = f"{tmp_path}/trio-lifecycle/logs"
+    fill = f"cat /dev/zero >{logs}/zeros 2>/dev/null" if what == "disk full" else ":"
+    again = "remount" if what == "disk full" else "remount,ro"
+    mount = (
+        f"mount -t tmpfs -o size=64k,mode=700 none {tmp_path} && mkdir -p {logs} && {fill};"
+        f" mount -o {again} {tmp_path} && XDG_STATE_HOME={tmp_path} exec sh -s"
+    )
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+        pytest.skip("no mount namespace can be made here")
+    error = await refused(sh("true"), "unshare", "-m", "sh", "-c", mount)
+    number = errno.ENOSPC if what == "disk full" else errno.EROFS
+    assert (error.errno, f"{logs}/d.log" in error.problem) == (number, True)

@@ -124,7 +124,7 @@ class Launched:
             LostError: The connection is gone; the process is ended there.
         """
         while True:
-            await self.session.send(b".\n")
+            await self.session.send(f". {self.pid} {self.start_time}\n".encode())
             await trio.sleep(self._order.heartbeat_limit_s / 3)
 
     async def wait_gone(self) -> None:

@@ -177,4 +177,8 @@ def _by_env(order: Order) -> Iterator[str]:
 
 
 def _is_of_shell(name: str) -> bool:
-    return bool(_VARIABLE.fullmatch(name)) and name not in _OF_SHELLS
+    return (
+        _VARIABLE.fullmatch(name) is not None
+        and name not in _OF_SHELLS
+        and not name.startswith(("BASH", "trio_"))
+    )

@@ -80,14 +80,28 @@ trio_check_program() {
 }
 
 trio_magic() {
-    od -An -v -tx1 -N 20 "$1" 2>/dev/null | tr -d ' \n'
+    od -An -v -tx1 -N 64 "$1" 2>/dev/null | tr -d ' \n'
 }
 
-# The word size and the machine that an ELF file is for, against those of this shell.
+# Of an ELF file (elf(5)): word size and order of bytes, type, machine, size of a table's entry.
+trio_kind() {
+    trio_magic "$1" | cut -c 9-12,33-40,85-88,109-112
+}
+
+# A program, in one piece as far as the kernel looks for that, for such a machine as this shell is.
 trio_check_machine() {
-    trio_theirs=$(trio_magic "$trio_file" | cut -c 9-10,37-40)
-    case $trio_theirs:$(trio_magic "/proc/$$/exe" | cut -c 9-10,37-40) in
-        "$trio_theirs:$trio_theirs" | 010300:023e00 | 013e00:023e00 | 012800:02b700) return ;;
+    trio_theirs=$(trio_kind "$trio_file")
+    trio_ours=$(trio_kind "/proc/$$/exe")
+    case $trio_theirs in
+        02010[23]00????????3800 | 0202000[23]????????0038) ;;
+        01010[23]00????2000* | 0102000[23]????0020*) ;;
+        *) trio_refuse "$trio_file: Exec format error (it is a damaged ELF file)" ;;
+    esac
+    trio_theirs=$(printf %s "$trio_theirs" | cut -c 1-4,9-12)
+    trio_ours=$(printf %s "$trio_ours" | cut -c 1-4,9-12)
+    # The 32-bit elder of each is usually started by the same kernel.
+    case $trio_theirs:$trio_ours in
+        "$trio_ours:$trio_theirs" | 01010300:02013e00 | 01013e00:02013e00 | 01012800:0201b700) return ;;
     esac
     for trio_entry in /proc/sys/fs/binfmt_misc/qemu*; do
         [ ! -e "$trio_entry" ] || return 0
@@ -128,9 +142,15 @@ trio_check_log() {
     elif [ -e "$trio_log" ]; then
         [ -c "$trio_log" ] || trio_refuse "$trio_log is neither a file nor a device"
     else
-        # Not through a link that comes in between: -C makes what was not there.
+        # Not through a link that comes in between: -C makes what was not there. A full disk takes a
+        # new name, but no bytes.
         trio_words=$( (set -C && : >"$trio_log") 2>&1) ||
             trio_refuse "$trio_log: ${trio_words##*: }"
+        if ! (echo 'room?' >"$trio_log" && [ -s "$trio_log" ]) 2>/dev/null; then
+            rm -f "$trio_log"
+            trio_refuse "$trio_log: No space left on device"
+        fi
+        : >"$trio_log"
     fi
 }
 
@@ -232,7 +252,10 @@ trio_become() {
     exec 4>&- 5>&- 7>&- 8<&-
     [ -z "$trio_cwd" ] || trio_words=$(CDPATH= cd -- "$trio_cwd" 2>&1) ||
         trio_refuse "its working directory $trio_cwd: ${trio_words##*: }"
-    [ -z "$trio_cwd" ] || CDPATH= cd -- "$trio_cwd"
+    if [ -n "$trio_cwd" ]; then
+        CDPATH= cd -- "$trio_cwd" >/dev/null
+        unset OLDPWD
+    fi
     trio_words=$(trio_limits 2>&1) || trio_refuse "its limits can't be set: $trio_words"
     trio_limits
     umask "${trio_umask:-$trio_mask}"
@@ -383,7 +406,10 @@ fi
 while read -r trio_word trio_a trio_b; do
     case $trio_word in
         pid) trio_pid=$trio_a trio_from=$trio_b ;;
-        .) trio_silent=0 ;;
+        .)
+            trio_silent=0
+            trio_pid=$trio_a trio_from=$trio_b
+            ;;
         tick)
             trio_note
             trio_silent=$((trio_silent + 1))
@@ -410,6 +436,7 @@ trio_start_watchdog() {
     "$trio_setsid" "$trio_shell" -c "$trio_watchdog" 'trio_lifecycle watchdog' "$trio_token" \
         "$$" "$trio_waiter" "$trio_dir" "$trio_limit" "$trio_mark" $trio_ladder \
         <"/proc/$$/fd/5" >/dev/null 2>&1 4>&- 5>&- 6<&- 7>&- 8<&- 9>&- &
+    trio_watchdog_pid=$!
 }
 
 trio_open_gate() {
@@ -437,10 +464,14 @@ trio_launch() {
     trio_start_waiter "$@"
     trio_start_watchdog
     exec 4>&- 6<&- 9>&-
-    while read -r trio_word; do
+    while read -r trio_word trio_facts; do
         case $trio_word in
             go) trio_open_gate ;;
-            .) echo . >&5 ;;
+            .)
+                # What somebody has killed by mistake must not leave the daemon without it.
+                [ -e "/proc/$trio_watchdog_pid/fd/0" ] || trio_start_watchdog
+                echo ". $trio_facts" >&5
+                ;;
             leave)
                 trio_say left
                 break
