@@ -16,6 +16,7 @@ from trio_lifecycle._ssh._guard_link import GuardLink
 from trio_lifecycle._ssh._guard_ward import Ward
 
 Forwards = Mapping[int, Callable[[bytes], None]]
+_NONE: Forwards = {}
 
 # For applications of `tests.reapers.house`: the limit, then the manners of daemons.
 HOLD = """
@@ -54,7 +55,12 @@ async def guarded(
 
 
 async def start(
-    link: GuardLink, program: str, *args: str, to: Any = None, forwards: Forwards = {}, **more: Any
+    link: GuardLink,
+    program: str,
+    *args: str,
+    to: Any = None,
+    forwards: Forwards = _NONE,
+    **more: Any,
 ) -> tuple[Ward, FedOutput]:
     """Have a program started; what it writes goes to `to`, and is in the output's tail."""
     output = FedOutput("daemon", Output(to=to))
@@ -75,3 +81,10 @@ async def run(link: GuardLink, program: str, *args: str, **more: Any) -> tuple[i
     with trio.fail_after(PATIENCE_S):
         await ward.gone.wait()
     return ward.status, output.tail()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    """Look until something is so that no process tells."""
+    with trio.fail_after(PATIENCE_S):
+        while not true():  # noqa: ASYNC110
+            await trio.sleep(0.01)

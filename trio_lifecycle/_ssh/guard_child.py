@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 _signal: Any = __import__("_signal")
 
-# What a child says when it stands at its gate, and what it is told there.
-AT_GATE, GO = b"gate", b"o"
+# What a child says when it stands at its gate, what it is told there, and what it says to that: an
+# end of its report without that is its own end.
+AT_GATE, GO, GOING = b"gate", b"o", b"going"
 # What a shell says of a program that it could not start; EX_TEMPFAIL, <sysexits.h>: its gate was
 # closed instead of opened.
 FAILED, UNASKED = 127, 75
@@ -58,6 +59,7 @@ def become(
             os.write(report, AT_GATE)
             if os.read(gate, 1) != GO:
                 os._exit(UNASKED)
+            os.write(report, GOING)
         stage = ("program", "")
         argv = [encode(text) for text in (order["program"], *order["args"])]
         os.execve(encode(order["program"]), argv, env)

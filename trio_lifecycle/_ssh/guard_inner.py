@@ -11,9 +11,10 @@ import mmap
 import os
 import select
 import time
+from errno import EMFILE
 
 from trio_lifecycle._ssh.guard_channel import READ_BYTES, STDIN, STDOUT, Channel
-from trio_lifecycle._ssh.guard_child import AT_GATE, GO, become
+from trio_lifecycle._ssh.guard_child import AT_GATE, GO, GOING, become
 from trio_lifecycle._ssh.guard_kin import Charge, Kin
 from trio_lifecycle.spawner._family import KILL, LONGEST_PAUSE_S, Daemon
 from trio_lifecycle.spawner._kernel import LONGEST_POLL_S, look, read, ticks_now
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # As much as a pipe can hold (pipe-max-size): what a daemon wrote before its end is taken in whole.
 MOST_TAKEN_BYTES = 1 << 20
+# Without them nothing could be read of /proc, nor be known of any daemon.
+SPARE_DESCRIPTORS = 8
 # When after a spawn to note who belongs to whom: soon for what starts up, then rarely.
 FIRST_NOTE_S, LONGEST_NOTE_S = 0.1, 60.0
 
@@ -82,6 +85,8 @@ class Guard(Kin):
             for _ in range(2 + len(order["forwards"]) + bool(order["gated"])):
                 ends.append(os.pipe())
                 opened += ends[-1]
+            if max(opened) + SPARE_DESCRIPTORS >= os.sysconf("SC_OPEN_MAX"):
+                raise OSError(EMFILE, "no descriptor left")
             start = ticks_now()
             pid = os.fork()
         except OSError as error:
@@ -133,20 +138,24 @@ class Guard(Kin):
             said = os.read(charge.report, READ_BYTES)
         except BlockingIOError:
             return
+        ended = not said
         if said.startswith(AT_GATE):
             self.tell_spawned(charge)
             said = said[len(AT_GATE) :]
-            if not said:
-                return
+        if said.startswith(GOING):
+            charge.is_going = True
+            said = said[len(GOING) :]
+        if not said and not ended:
+            return
         os.close(charge.report)
         charge.report = -1
         if said:
             self.refuse(charge, *json.loads(said.decode()))
-        elif charge.gate < 0:
+        elif charge.is_going:
             # The end without a word comes with the exec itself.
             self.tell_spawned(charge)
             self.say({"opened": charge.id})
-        elif not charge.is_told:
+        elif not charge.is_told or charge.gate < 0:
             self.refuse(charge, "gate", "", None)
 
     def refuse(self, charge: Charge, stage: str, what: str, number: int | None) -> None:

@@ -45,7 +45,17 @@ class Kin(Family):
 class Charge(Daemon):
     """A daemon with what the guard holds of it: its pipes, and how far its start has come."""
 
-    __slots__ = ("forwards", "gate", "id", "is_exited", "is_refused", "is_told", "out", "report")
+    __slots__ = (
+        "forwards",
+        "gate",
+        "id",
+        "is_exited",
+        "is_going",
+        "is_refused",
+        "is_told",
+        "out",
+        "report",
+    )
 
     def __init__(self, pid: int, start: int, order: dict[str, Any]) -> None:
         rungs = tuple((int(signum), float(seconds)) for signum, seconds in order["rungs"])
@@ -55,6 +65,8 @@ class Charge(Daemon):
         self.out = self.report = self.gate = -1
         self.forwards: dict[int, int] = {}
         self.is_told = self.is_refused = self.is_exited = False
+        # Nothing but exec itself comes any more before the end of its report.
+        self.is_going = not order["gated"]
 
     @property
     def pipes(self) -> list[int]:
