@@ -137,6 +137,7 @@ async def test_a_nursery_that_was_given_the_daemon_is_told() -> None:
     with pytest.RaisesGroup(pytest.RaisesExc(DaemonStateUnknownError, match="simulated")):
         async with trio.open_nursery() as nursery:
             await nursery.start(simulated.lifecycle().run)
+            nursery.start_soon(trio.sleep_forever)
 
 
 @in_simulated_time

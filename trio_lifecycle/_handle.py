@@ -123,11 +123,12 @@ class DaemonHandle:
             await self._process.look()
         try:
             return await self._process.wait()
-        except DaemonStateUnknownError:
-            # In its owner's block it is the block that ends, whoever hears of it first.
-            self._stopper.tell_owner()
-            await trio.lowlevel.checkpoint()
-            raise
+        except DaemonStateUnknownError as error:
+            unknown = error
+        # In its owner's block it is the block that ends, whoever hears of it first.
+        self._stopper.tell_owner()
+        await trio.lowlevel.checkpoint()
+        raise unknown
 
     async def check(self) -> Liveness:
         """Ask the daemon once more, by the probes that said that it was ready.

@@ -59,9 +59,11 @@ async def open_sockets(config: LifecycleConfig, sockets: PassedSockets, prober: 
     """
     try:
         sockets.open()
+        return
     except CannotListenError as error:
-        problem = f"it can't listen at {error.wanted}: {await _reason(error, prober)}"
-        raise SpawnError(config.name, problem, error.errno) from error
+        refusal = error
+    problem = f"it can't listen at {refusal.wanted}: {await _reason(refusal, prober)}"
+    raise SpawnError(config.name, problem, refusal.errno) from refusal
 
 
 async def _reason(error: CannotListenError, prober: Prober) -> str:
