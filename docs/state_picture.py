@@ -20,13 +20,13 @@ PLACES: Final = {
     State.LOOKING: (1.0, 0.0),
     State.PREPARING: (2.0, 0.0),
     State.WAITING: (3.3, 0.0),
-    State.READY: (4.3, 0.0),
-    State.LEFT: (5.3, 0.0),
+    State.READY: (4.6, 0.0),
+    State.LEFT: (6.0, 0.0),
     State.DEAD: (3.3, 1.15),
-    State.UNSEEN: (2.3, 1.15),
-    State.STOPPING: (5.3, 1.15),
+    State.UNSEEN: (4.6, 1.15),
+    State.STOPPING: (6.0, 1.15),
     State.FAILED: (1.5, 2.0),
-    State.STOPPED: (4.3, 2.0),
+    State.STOPPED: (5.5, 2.0),
 }
 # What these have in common is drawn once, from a frame around them.
 ALIVE: Final = (State.WAITING, State.READY, State.LEFT)
@@ -36,7 +36,7 @@ BENT: Final = {(State.LOOKING, State.READY): 62.0}
 SHIFTED: Final = {(State.WAITING, State.DEAD): 30.0}
 # Where there is no room on the right for an arrow that leads back to its state.
 LOOPS_ON_TOP: Final = (State.WAITING, State.READY)
-LOOPS_BELOW: Final = (State.LOOKING,)
+LOOPS_BELOW: Final = (State.LOOKING, State.DEAD)
 
 COLUMN, ROW = 166.0, 105.0
 WIDTH, HEIGHT = 96.0, 34.0

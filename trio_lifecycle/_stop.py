@@ -90,12 +90,12 @@ class Stopper:
 
     def note_unseen(self) -> bool:
         """Say whether it was lost from sight, unasked and alive; the diary hears of it once."""
-        reason = self.unseen or self._process.unseen
-        is_known = self._is_lost_from_sight or self._died or self.asked or self._process.ended
-        if reason is not None and not is_known:
+        process, reason = self._process, self.unseen or self._process.unseen
+        is_over = self._died or self.asked or process.ended or process.lost is not None
+        if reason is not None and not (is_over or self._is_lost_from_sight):
             self._is_lost_from_sight = True
             self.unseen = reason
-            self._diary.note(Unseen, pid=self._process.pid, reason=reason)
+            self._diary.note(Unseen, pid=process.pid, reason=reason)
         return self._is_lost_from_sight
 
     @property
