@@ -19,6 +19,7 @@ from tests.benchmarks import (
     importing,
     passing,
     readiness,
+    remote,
     spawning,
     speaking,
 )
@@ -33,6 +34,7 @@ BENCHMARKS: Final[dict[str, Callable[[], Iterable[Table]]]] = {
     "guarding": guarding.tables,
     "importing": importing.tables,
     "passing": passing.tables,
+    "remote": remote.tables,
 }
 LIBRARIES: Final = ("trio", "httpx", "mirakuru")
 

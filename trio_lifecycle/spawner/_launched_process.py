@@ -8,6 +8,7 @@ import trio
 
 from trio_lifecycle._errors import LifecycleError, SpawnError
 from trio_lifecycle._output import FedOutput
+from trio_lifecycle._polling import next_interval
 from trio_lifecycle._records import Identity
 from trio_lifecycle._ssh._launching import Launched
 from trio_lifecycle._ssh._machine import Machine
@@ -122,12 +123,14 @@ class LaunchedProcess(SeenProcess):
             self._lose_sight(f"{reason}; the launcher there ends the daemon")
 
     async def _follow(self) -> None:
+        began = trio.current_time()
         while True:
             try:
                 await self._followed.take_all(self._output.feed)
             except LifecycleError as error:
                 _log.debug("the log of %s can't be followed: %s", self._name, error)
-            await trio.sleep(LOG_INTERVAL_S)
+            # Soon after the start most is written that somebody waits for.
+            await trio.sleep(next_interval(trio.current_time() - began, LOG_INTERVAL_S))
 
     async def _take_rest(self) -> None:
         try:

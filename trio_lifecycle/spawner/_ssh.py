@@ -120,7 +120,7 @@ class SSHSpawner(Spawner):
             client_keys=client_keys,
             passphrase=passphrase,
             agent=agent,
-            tunnel=tunnel,  # type: ignore[arg-type]  # a text becomes a target
+            tunnel=tunnel,
             connect_timeout=connect_timeout,
             keepalive_interval=keepalive_interval,
             keepalive_count=keepalive_count,
