@@ -1,7 +1,5 @@
 """An SSH server in a thread of the tests, for machines where no sshd is installed."""
 
-# ruff: noqa: ASYNC220 - its shell starts at once
-
 import asyncio
 import subprocess
 import tempfile
@@ -36,7 +34,7 @@ class _Policy(asyncssh.SSHServer):
 
 async def _run(process: "asyncssh.SSHServerProcess[bytes]") -> None:
     """Run a command as sshd does, by a shell."""
-    with subprocess.Popen(
+    with subprocess.Popen(  # noqa: ASYNC220 - a shell starts at once
         ["sh", "-c", process.command or "exec sh"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -182,12 +182,12 @@ class _Connecting:
                 raise
             except Exception as error:
                 explained = explain(error, login.progress)
-                if not was_turned_away(error, login.progress) or (
-                    tunnel is None and await _is_no_ssh_server(login.address)
-                ):
+                if not was_turned_away(error, login.progress):
                     raise explained from error
                 self.turned_away = explained
                 explained.__cause__ = error
+            if tunnel is None and await _is_no_ssh_server(login.address):
+                raise self.turned_away from self.turned_away.__cause__
             await trio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, _LONGEST_PAUSE_S)
 

@@ -73,7 +73,7 @@ class Upload:
             raise self._refused(error) from error
         finally:
             if not is_done:
-                await self._remove(sftp)
+                await self._remove(sftp)  # noqa: ASYNC102 - shielded and bounded by itself
 
     async def _write(
         self, sftp: Any, about: os.stat_result, hear: Callable[[int, int], None] | None
