@@ -5,6 +5,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,8 @@ def _thread(host_key: Any, directory: Path) -> Iterator[int]:
     async def serve() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+        # Each command has a thread that waits for it; by default there are few.
+        loop.set_default_executor(ThreadPoolExecutor(64))
         server = await asyncssh.listen(
             "127.0.0.1",
             0,

@@ -14,7 +14,7 @@ import trio
 from trio.testing import check_half_closeable_stream
 
 from tests.ssh_server import server, ssh_server
-from tests.sshd import Server, running_sshd
+from tests.sshd import Server, plain_user, running_sshd
 from trio_lifecycle import SSHConnectError
 from trio_lifecycle._ssh._connections import connection
 from trio_lifecycle._ssh._session import LostError, Session
@@ -68,6 +68,16 @@ async def test_the_server_in_the_process_serves_as_well(ssh_server: Server, tmp_
     async with await transport.open_tcp("127.0.0.1", ssh_server.port) as stream:
         assert (await stream.receive_some()).startswith(b"SSH-2.0-")
     listener.close()
+
+
+@pytest.mark.needs("sshd")
+@pytest.mark.skipif(os.getuid() != 0 or plain_user() is None, reason="needs root and a plain user")
+async def test_an_ordinary_user_runs_commands_as_himself() -> None:
+    # With PAM, an account without a password is no locked one.
+    with running_sshd(plain_user(), UsePAM="yes") as server:
+        transport = await connection(server.target())
+        assert (f"{server.user}\n".encode(), 0) == await run(transport, "id -un")
+        await transport.close()
 
 
 async def test_a_signal_is_no_exit_status(server: Server) -> None:
