@@ -1,6 +1,8 @@
 """An SSH server in a thread of the tests, for machines where no sshd is installed."""
 
 import asyncio
+import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -35,28 +37,55 @@ class _Policy(asyncssh.SSHServer):
 
 async def _run(process: "asyncssh.SSHServerProcess[bytes]") -> None:
     """Run a command as sshd does, by a shell."""
-    with subprocess.Popen(  # noqa: ASYNC220 - a shell starts at once
+    child = subprocess.Popen(  # noqa: ASYNC220 - a shell starts at once
         ["sh", "-c", process.command or "exec sh"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
-    ) as child:
-        try:
-            await process.redirect(stdin=child.stdin, stdout=child.stdout, stderr=child.stderr)
-            ended = asyncio.ensure_future(asyncio.to_thread(child.wait))
-            closed = asyncio.ensure_future(process.channel.wait_closed())
-            await asyncio.wait({ended, closed}, return_when=asyncio.FIRST_COMPLETED)
-            closed.cancel()
-        finally:
-            # A command whose channel is closed would go on under sshd; here it is in the way.
-            child.kill()
-        status = await ended
+        start_new_session=True,
+    )
+    with child:
+        feeding = asyncio.ensure_future(_feed(process.stdin, child.stdin))
+        ended = asyncio.gather(
+            _drain(child.stdout, process.stdout),
+            _drain(child.stderr, process.stderr),
+            asyncio.to_thread(child.wait),
+        )
+        closed: asyncio.Future[None] = asyncio.ensure_future(process.channel.wait_closed())
+        both: set[asyncio.Future[Any]] = {ended, closed}
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        if not ended.done():
+            # What it has left would go on under sshd; here it is in the way.
+            os.killpg(child.pid, signal.SIGKILL)
+        status = (await ended)[2]
+        feeding.cancel()
+        await asyncio.gather(feeding, return_exceptions=True)
+        closed.cancel()
     if status < 0:
         process.exit_with_signal("KILL")
     else:
         process.exit(status)
     await process.wait_closed()
+
+
+async def _feed(reader: Any, pipe: Any) -> None:
+    try:
+        while data := await reader.read(65536):
+            await asyncio.to_thread(pipe.write, data)
+    except (OSError, asyncssh.Error):
+        return
+    finally:
+        pipe.close()
+
+
+async def _drain(pipe: Any, writer: Any) -> None:
+    while data := await asyncio.to_thread(pipe.read, 65536):
+        try:
+            writer.write(data)
+            await writer.drain()
+        except (OSError, asyncssh.Error):
+            continue
 
 
 @contextmanager
@@ -82,8 +111,7 @@ def _thread(host_key: Any, directory: Path) -> Iterator[int]:
     async def serve() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        # Each command has a thread that waits for it; by default there are few.
-        loop.set_default_executor(ThreadPoolExecutor(64))
+        loop.set_default_executor(_pool())
         server = await asyncssh.listen(
             "127.0.0.1",
             0,
@@ -114,6 +142,19 @@ def _thread(host_key: Any, directory: Path) -> Iterator[int]:
     finally:
         stops[0]()
         thread.join()
+
+
+def _pool() -> ThreadPoolExecutor:
+    """Threads that wait for commands, three for each; all there before a test begins."""
+    pool = ThreadPoolExecutor(_THREADS)
+    everybody = threading.Barrier(_THREADS + 1)
+    for _ in range(_THREADS):
+        pool.submit(everybody.wait)
+    everybody.wait()
+    return pool
+
+
+_THREADS = 64
 
 
 def _in_own_loop(serve: Coroutine[Any, Any, None]) -> None:

@@ -176,6 +176,7 @@ async def test_a_server_that_runs_no_commands_is_named() -> None:
         await transport.close()
 
 
+@pytest.mark.needs("sshd")  # asyncssh's own server does not stand it
 async def test_openings_that_are_cancelled_leave_no_channel(server: Server) -> None:
     transport = await connection(server.target())
     for step in range(30):
