@@ -2,6 +2,7 @@
 
 # ruff: noqa: ASYNC240 - the files of a test are small, and on a local disk
 
+import errno
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,6 +17,7 @@ from tests.ssh_server import server, ssh_server
 from tests.sshd import Server, free_port, make_key, running_sshd
 from trio_lifecycle import ConfigError, SSHAuthError, SSHConnectError, SSHHostKeyError
 from trio_lifecycle._ssh._connections import connection
+from trio_lifecycle._ssh._failures import Progress, explain
 from trio_lifecycle._ssh._target import LEFT_OUT, SSHTarget
 
 __all__ = ("server", "ssh_server")
@@ -338,3 +340,29 @@ async def test_a_python_without_trio_asyncio_is_named(monkeypatch: pytest.Monkey
     monkeypatch.setattr(sys, "version_info", (3, 14, 0))
     with pytest.raises(ConfigError, match=r"Python 3\.14"):
         await connection(nowhere(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EHOSTUNREACH, "x"), "there is no route to it"),
+        (OSError(errno.ENETUNREACH, "x"), "there is no route to its network"),
+        (OSError(errno.ETIMEDOUT, "x"), "it does not answer"),
+        (
+            OSError("Multiple exceptions: [Errno 113] Connect call failed"),
+            "there is no route to it",
+        ),
+        (OSError("Multiple exceptions: [Errno 7] Connect call failed"), "Multiple exceptions"),
+        (OSError(errno.EIO, "worn out"), "worn out"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), "hung up before it spoke SSH"),
+        (RuntimeError(), "hung up before it spoke SSH"),
+    ],
+    ids=repr,
+)
+def test_what_the_system_says_is_put_into_words(error: Exception, said: str) -> None:
+    assert said in explain(error, Progress("gpu-2")).problem
+
+
+def test_what_was_explained_stays_as_it_is() -> None:
+    error = SSHConnectError("gpu-2", None, None, "connecting", "odd")
+    assert error is explain(error, Progress("gpu-2"))
