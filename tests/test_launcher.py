@@ -83,13 +83,17 @@ async def gone(pid: int, start_time: int) -> None:
         await trio.sleep(0.005)
 
 
+def text_of(launched: Launched) -> str:
+    return Path(launched.log_file).read_text(errors="surrogateescape")
+
+
 async def outcome(order: Order, *command: str) -> tuple[int | None, str]:
     """How it ends, and what it wrote."""
     async with session(*command) as there:
         launched = await launch(there, order)
         await launched.open_gate()
         status = await launched.wait_end()
-        return status, Path(launched.log_file).read_text(errors="surrogateescape")
+        return status, text_of(launched)
 
 
 async def report(order: Order, *command: str) -> dict[str, object]:
@@ -174,11 +178,13 @@ async def test_a_secret_of_its_environment_stands_in_no_argument(command: tuple[
     secret = "s3cr3t-in-no-list"
     async with session(*command) as there:
         await launch(there, sh("true", env={"TOKEN": secret}))
-        lists = [
-            path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _is_ours(path)
-        ]
+        lists = command_lines()
         assert len(lists) > 3
         assert not [words for words in lists if secret.encode() in words]
+
+
+def command_lines() -> list[bytes]:
+    return [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _is_ours(path)]
 
 
 def _is_ours(path: Path) -> bool:
@@ -226,6 +232,10 @@ async def test_nothing_is_left_of_what_stood_at_its_gate_when_its_session_ends(
     assert not (tmp_path / "mark").exists()
 
 
+def all_below(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*")}
+
+
 def _end(there: LocalSession, how: str) -> None:
     if how == "closed":
         there.close()
@@ -251,9 +261,8 @@ async def test_starts_that_are_cut_at_random_instants_leave_nothing(
             _end(there, ("closed", "launcher killed")[number % 2])
     for launched in stands:
         await gone(launched.pid, launched.start_time)
-    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
     logs = {"trio-lifecycle", "trio-lifecycle/logs", "trio-lifecycle/logs/d.log"}
-    assert found <= logs
+    assert all_below(tmp_path) <= logs
 
 
 async def test_what_a_login_prints_before_is_skipped() -> None:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.sessions import LocalSession
-from tests.test_launcher import each_shell, gone, session, sh
+from tests.test_launcher import each_shell, gone, session, sh, text_of
 from trio_lifecycle import StopLadder
 from trio_lifecycle._proc import read_stat
 from trio_lifecycle._requests import INSTANCE_VARIABLE
@@ -37,7 +37,7 @@ async def owned(text: str, *command: str) -> AsyncIterator[tuple[LocalSession, L
 
 
 async def family(launched: Launched, number: int) -> list[int]:
-    while len(found := Path(launched.log_file).read_text().split()) < number:
+    while len(found := text_of(launched).split()) < number:  # noqa: ASYNC110
         await trio.sleep(0.01)
     return [int(pid) for pid in found]
 
@@ -86,7 +86,7 @@ async def test_a_watchdog_that_was_killed_has_a_successor_by_the_next_heartbeat(
         os.kill(watchdog, signal.SIGKILL)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(launched.beat_forever)
-            while not set(watchdogs()) - {watchdog}:
+            while not set(watchdogs()) - {watchdog}:  # noqa: ASYNC110
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         there.process.kill()
@@ -138,4 +138,4 @@ async def test_one_that_is_owned_ends_by_itself_and_its_log_can_be_read_until_th
 ) -> None:
     async with owned("echo last words; exit 4") as (_, launched):
         assert await launched.wait_end() == 4
-        assert Path(launched.log_file).read_text() == "last words\n"
+        assert text_of(launched) == "last words\n"

@@ -3,7 +3,6 @@
 import errno
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from tests.test_launcher import each_shell, outcome, session, sh
 from trio_lifecycle import SpawnError
 from trio_lifecycle._ssh._launching import launch
 from trio_lifecycle._ssh._order import Order
-
 
 # A program for a machine of 1987, whose header is whole.
 _OTHER_MACHINE = bytes.fromhex(
@@ -198,7 +196,8 @@ async def test_a_home_that_can_not_be_written_is_named(what: str, tmp_path: Path
         f"mount -t tmpfs -o size=64k,mode=700 none {tmp_path} && mkdir -p {logs} && {fill};"
         f" mount -o {again} {tmp_path} && XDG_STATE_HOME={tmp_path} exec sh -s"
     )
-    if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
+    found = await trio.run_process(["unshare", "-m", "true"], check=False, capture_stderr=True)
+    if found.returncode:
         pytest.skip("no mount namespace can be made here")
     error = await refused(sh("true"), "unshare", "-m", "sh", "-c", mount)
     number = errno.ENOSPC if what == "disk full" else errno.EROFS

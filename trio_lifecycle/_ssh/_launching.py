@@ -5,6 +5,7 @@ import os
 import re
 from functools import cache
 from importlib.resources import files
+from shlex import quote
 from typing import Final, NoReturn
 from uuid import uuid4
 
@@ -183,4 +184,7 @@ class Launched:
 
 @cache
 def _script() -> bytes:
-    return files(__package__).joinpath("launcher.sh").read_bytes()
+    package = files("trio_lifecycle._ssh")
+    watchdog = quote(package.joinpath("watchdog.sh").read_text("utf-8"))
+    launcher = package.joinpath("launcher.sh").read_text("utf-8")
+    return f"trio_watchdog={watchdog}\n{launcher}".encode()
