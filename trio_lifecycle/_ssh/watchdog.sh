@@ -83,14 +83,21 @@ trio_end_tree() {
         trio_wait_gone "$2" && return
         shift 2
     done
-    trio_left=50
-    while trio_signal KILL; ! trio_wait_gone 1 && [ "$trio_left" -gt 0 ]; do
-        trio_left=$((trio_left - 1))
+    trio_more=50
+    while trio_signal KILL; ! trio_wait_gone 1 && [ "$trio_more" -gt 0 ]; do
+        trio_more=$((trio_more - 1))
     done
 }
 
+# A number may have become another process's by the time.
+trio_kill() {
+    trio_start_of "${1%:*}" && [ "$trio_start" = "${1#*:}" ] && kill -s KILL "${1%:*}"
+}
+
 trio_start_of "$trio_waiter"
-trio_known=$trio_start
+trio_waiter=$trio_waiter:$trio_start
+trio_start_of "$trio_launcher"
+trio_launcher=$trio_launcher:$trio_start
 if [ "$trio_limit" -gt 0 ]; then
     while sleep 1 && echo tick 2>/dev/null >"/proc/$$/fd/0"; do :; done >/dev/null 2>&1 3>&- &
 fi
@@ -109,12 +116,11 @@ while read -r trio_word trio_a trio_b; do
     esac
 done
 if [ "$trio_limit" -gt 0 ]; then
-    kill -s KILL "$trio_launcher" 2>/dev/null
+    trio_kill "$trio_launcher"
     trio_end_tree "$@"
     trio_nap
 fi
-trio_start_of "$trio_waiter" && [ "$trio_start" = "$trio_known" ] &&
-    kill -s KILL "$trio_waiter"
+trio_kill "$trio_waiter"
 [ -z "$trio_dir" ] || rm -rf "$trio_dir"
 if [ "$trio_limit" -gt 0 ]; then
     printf "%s gone\n" "$trio_token" >&3
