@@ -20,6 +20,7 @@ from tests.support import PATIENCE_S, QUICK_PYTHON, Heard, lives, wait_until_gon
 from trio_lifecycle import SpawnError
 from trio_lifecycle._machine import identity_of
 from trio_lifecycle._proc import read_stat
+from trio_lifecycle._ssh import _guard_program
 from trio_lifecycle._ssh._guard_link import GuardLink
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.spawner._kernel import children
@@ -321,6 +322,30 @@ async def test_a_guard_that_is_stopped_is_given_up_after_the_limit() -> None:
             await link.wait_lost()
         assert "the guard said nothing for 0.3 s" == link.lost
         os.kill(link.inner, signal.SIGCONT)
+
+
+async def test_the_outer_half_ends_all_in_the_place_of_an_inner_one_that_hangs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def hasty(name: str) -> str:
+        return source(name).replace("PATIENCE_S = 10.0", "PATIENCE_S = 0.2")
+
+    source = _guard_program._source
+    monkeypatch.setattr(_guard_program, "_source", hasty)
+    async with guarded(limit_s=0.3) as link:
+        ward, _ = await start(link, "/bin/sleep", "1000")
+        os.kill(link.inner, signal.SIGSTOP)
+        with trio.fail_after(PATIENCE_S):
+            await link.wait_lost()
+        await wait_until_gone(ward.pid)
+
+
+async def test_a_login_directory_that_was_removed_keeps_nothing_from_starting(
+    tmp_path: Path,
+) -> None:
+    command = ("sh", "-c", 'mkdir "$0"; cd "$0"; rmdir "$0"; exec sh -s', str(tmp_path / "home"))
+    async with guarded(command=command) as link:
+        assert (0, b"/\n") == await run(link, "/bin/pwd", "-P")
 
 
 async def test_a_beat_tells_when_a_daemon_was_seen_alive() -> None:

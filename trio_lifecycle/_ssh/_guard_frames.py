@@ -11,7 +11,7 @@ _LONGEST_NOISE_BYTES: Final = 1 << 20
 
 
 class GarbledError(Exception):
-    """Something else than the guard has written; says what, as part of a sentence."""
+    """Something else than the guard has written; says what."""
 
 
 class Frame(NamedTuple):
@@ -55,7 +55,7 @@ class Frames:
             place = self._unread.find(self._mark)
             if place < 0:
                 if len(self._unread) > _LONGEST_NOISE_BYTES:
-                    raise GarbledError("it writes without an end, and no greeting")
+                    raise GarbledError("the guard writes without an end, and no greeting")
                 return False
             del self._unread[: place + len(self._mark)]
             self._is_greeted = True
@@ -69,7 +69,7 @@ class Frames:
             return Frame(self._facts, raw) if raw else None
         end = self._unread.find(b"\n")
         if end > _LONGEST_LINE_BYTES or (end < 0 and len(self._unread) > _LONGEST_LINE_BYTES):
-            raise GarbledError("it writes a line without an end")
+            raise GarbledError("the guard writes a line without an end")
         if end < 0:
             return None
         line = bytes(self._unread[:end])
@@ -86,12 +86,12 @@ def _read(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         facts = None
     if not isinstance(facts, dict):
-        raise GarbledError(f"it writes what can't be understood: {line[:80]!r}")
+        raise GarbledError(f"the guard writes what can't be understood: {line[:80]!r}")
     return facts
 
 
 def _length(facts: dict[str, Any]) -> int:
     length = facts.get("n", 0)
     if not isinstance(length, int) or length < 0:
-        raise GarbledError(f"it announces {length!r} bytes")
+        raise GarbledError(f"the guard announces {length!r} bytes")
     return length

@@ -172,7 +172,8 @@ class GuardLink:
             await answer.come.wait()
         finally:
             self._answers.pop(number, None)
-        self._check_answered(answer)
+        if answer.value is _NO_ANSWER:
+            self._check()
         return answer.value
 
     def tell(self, message: dict[str, Any]) -> None:
@@ -191,10 +192,6 @@ class GuardLink:
     def _check(self) -> None:
         if self.lost is not None:
             raise LostError(self.lost)
-
-    def _check_answered(self, answer: _Answer) -> None:
-        if answer.value is _NO_ANSWER:
-            self._check()
 
     # --- the tasks ---
 
@@ -220,10 +217,14 @@ class GuardLink:
             await trio.sleep(self._limit_s / _BEATS)
 
     async def _hear_forever(self) -> None:
+        # More may have come with its greeting.
+        chunk = b""
         while self.lost is None:
             try:
-                chunk = await self._session.receive()
                 self._take_in(chunk)
+                chunk = await self._session.receive()
+                if not chunk:
+                    raise _EndedError("the guard has ended" + _last_word(self._session))
             except (_EndedError, GarbledError) as error:
                 self._lose(str(error))
             except LostError as error:
@@ -234,8 +235,6 @@ class GuardLink:
 
     @trio.lowlevel.enable_ki_protection
     def _take_in(self, chunk: bytes) -> None:
-        if not chunk:
-            raise _EndedError("the guard has ended" + _last_word(self._session))
         self._unanswered = 0
         for frame in self._frames.feed(chunk):
             self._hear(frame.facts, frame.raw)

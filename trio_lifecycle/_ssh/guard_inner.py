@@ -45,7 +45,7 @@ class Guard(Kin):
         self.say = self.channel.say
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self.env = login_environment()
-        self.directory = os.getcwdb()  # noqa: PTH109 - no pathlib here
+        self.directory = login_directory()
         me = look(self.me)
         start = 0 if me is None else me.start
         self.namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - no pathlib here
@@ -367,3 +367,11 @@ def login_environment() -> dict[bytes, bytes]:
     """Give what the login gave; Python may have set a locale for itself since (PEP 538)."""
     pairs = [entry.partition(b"=") for entry in read("/proc/self/environ").split(b"\0")]
     return {key: value for key, sign, value in pairs if key and sign}
+
+
+def login_directory() -> bytes:
+    """Give where the login began."""
+    try:
+        return os.getcwdb()  # noqa: PTH109 - no pathlib here
+    except OSError:  # it was removed
+        return b"/"
