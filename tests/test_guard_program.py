@@ -133,7 +133,7 @@ async def test_there_is_a_clear_reason_when_there_comes_no_guard(python: str, sa
 
 # Says hello as a guard does, then something else.
 IMPOSTOR = """#!/bin/sh
-printf '%s {"hello": 1, "outer": 1, "boot_id": "b", "namespace": 1, "ticks": 1}\\n' "$5"
+printf '%s {"hello": 1, "start": 1, "outer": 1, "boot_id": "b", "namespace": 1, "ticks": 1}\\n' "$5"
 printf '%s\\n' "$WORDS"
 exec cat >/dev/null
 """

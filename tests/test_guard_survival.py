@@ -74,6 +74,14 @@ def test_a_daemon_gets_its_own_rung_and_tidies_up_when_the_application_is_killed
         assert ["asked"] == mark.noted()
 
 
+def test_a_guard_that_is_told_that_its_connection_is_lost_ends_all_daemons(mark: Mark) -> None:
+    with house(HOLD, mark, LONG, *SIMPLE) as program, held(reaper_of(program)) as guard:
+        wait_for_all(mark)
+        kill(guard.inner, signal.SIGUSR1)
+        mark.wait_until_alone(program.pid)
+        guard.wait_gone()
+
+
 def test_signals_that_end_programs_do_not_end_a_guard(mark: Mark) -> None:
     with house(HOLD, mark, LONG, "plain") as program, held(reaper_of(program)) as guard:
         for signum in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):

@@ -39,7 +39,7 @@ async def test_every_shell_tells_the_facts_of_its_machine(shell: str, open_line:
         assert (this_boot(), this_namespace()) == (facts.boot_id, facts.pid_namespace)
         assert (os.uname().nodename, os.geteuid()) == (facts.host, facts.uid)
         assert ("/ho me", "/t\nmp") == (facts.home, facts.temporary_dir)
-        assert "/ho me/.local/state/trio_lifecycle" == facts.state_dir
+        assert "/ho me/.local/state/trio-lifecycle" == facts.state_dir
         assert os.sysconf("SC_CLK_TCK") == facts.ticks_per_s
         assert str(Path.cwd()) == facts.login_dir
         assert facts.python3 is None or os.access(facts.python3, os.X_OK)
@@ -50,7 +50,7 @@ async def test_a_relative_home_is_none_and_state_may_be_elsewhere(open_line: Ope
     async with open_line(HOME="here", XDG_STATE_HOME="there") as line:
         assert ("", "") == (line.facts.home, line.facts.state_dir)
     async with open_line(XDG_STATE_HOME="/state", TMPDIR="t") as line:
-        assert "/state/trio_lifecycle" == line.facts.state_dir
+        assert "/state/trio-lifecycle" == line.facts.state_dir
         assert "/tmp" == line.facts.temporary_dir
 
 

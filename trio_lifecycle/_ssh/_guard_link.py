@@ -47,6 +47,7 @@ class GuardLink:
         lost: Why it can't be used any more, as a sentence; None while it can.
         is_cut: Whether only the connection is lost, so that the guard may be there still.
         inner: The number of the guard's process that does the work, on its machine.
+        inner_start: When that was started, in clock ticks of the machine's boot.
         outer: That of the one that watches over it.
         boot_id: Of that machine.
         pid_namespace: Of the guard.
@@ -56,7 +57,7 @@ class GuardLink:
     def __init__(self, session: Session, frames: Frames, limit_s: float, hello: Frame) -> None:
         self.lost: str | None = None
         self.is_cut = False
-        self.inner_start: int = hello.facts.get("start", 0)
+        self.inner_start: int = hello.facts["start"]
         self.inner: int = hello.facts["hello"]
         self.outer: int = hello.facts["outer"]
         self.boot_id: str = hello.facts["boot_id"]

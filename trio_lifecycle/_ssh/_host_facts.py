@@ -87,8 +87,8 @@ def parse_facts(output: bytes) -> HostFacts:
 def _state_dir(home: str, given: str) -> str:
     # A relative XDG_STATE_HOME is ignored, as the XDG Base Directory Specification wants it.
     if posixpath.isabs(given):
-        return posixpath.join(given, "trio_lifecycle")
-    return posixpath.join(home, ".local/state/trio_lifecycle") if home else ""
+        return posixpath.join(given, "trio-lifecycle")
+    return posixpath.join(home, ".local/state/trio-lifecycle") if home else ""
 
 
 def split(output: bytes) -> list[str]:

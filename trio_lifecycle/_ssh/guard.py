@@ -21,7 +21,7 @@ It reads and writes JSON lines. What it reads is
 - ``{"do": "open", "id"}`` and ``{"do": "discard", "id"}``;
 - ``{"do": "signal", "id", "ask", "signum", "tree"}``;
 - ``{"do": "contains", "id", "ask", "pid"}``;
-- ``{"do": "retire"}``.
+- ``{"do": "retire"}``, which is said by SIGUSR1 to the inner process, too.
 
 It writes its token with ``{"hello": ...}``, then ``{"ticks"}`` to a beat, ``{"spawned", "pid",
 "start", "ticks"}``, ``{"opened"}``, ``{"failed", "stage", "what", "errno"}``, ``{"answer",
@@ -132,6 +132,8 @@ def main() -> None:
     for fd in (pulse, held):
         os.close(fd)
     guard = Guard(table, limit_s)
+    # From an application that has lost its connection, which the other end may not know yet.
+    _signal.signal(_signal.SIGUSR1, guard.retire)
     os.chdir("/")
     for fd in (STDIN, STDOUT):
         os.set_blocking(fd, False)
@@ -139,6 +141,7 @@ def main() -> None:
     guard.say(
         {
             "hello": guard.me,
+            "start": guard.start,
             "outer": outer,
             "namespace": guard.namespace,
             "boot_id": read("/proc/sys/kernel/random/boot_id").decode().strip(),

@@ -47,11 +47,15 @@ class Guard(Kin):
         self.env = login_environment()
         self.directory = login_directory()
         me = look(self.me)
-        start = 0 if me is None else me.start
+        start = self.start = 0 if me is None else me.start
         self.namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - no pathlib here
         self.env[b"TRIO_LIFECYCLE_OWNER"] = b"%d-%d-%d" % (self.namespace, self.me, start)
         self.note_at = float("inf")
         self.note_after = FIRST_NOTE_S
+
+    def retire(self, *_: object) -> None:
+        """Take the application for gone."""
+        self.channel.is_over = True
 
     # --- what is asked ---
 
@@ -64,7 +68,7 @@ class Guard(Kin):
         elif what == "spawn":
             self.spawn(message)
         elif what == "retire":
-            self.channel.is_over = True
+            self.retire()
         elif what == "signal":
             self.signal_one(charge, message["signum"], message["tree"])
             self.say({"answer": message["ask"], "value": None})
