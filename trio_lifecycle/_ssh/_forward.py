@@ -1,6 +1,5 @@
 """Forwards: a port of this machine that leads to one where a daemon runs."""
 
-import errno
 import logging
 import socket
 from collections.abc import Awaitable, Callable
@@ -13,7 +12,7 @@ Opener = Callable[[], Awaitable[trio.abc.HalfCloseableStream]]
 # As much as one read of a channel brings at most.
 _READ_BYTES: Final = 65_536
 
-# The pause when this program has no descriptor for one more connection.
+# The pause when this program has no descriptor or memory for one more connection.
 _CAPACITY_PAUSE_S: Final = 0.05
 
 _log: Final = logging.getLogger("trio_lifecycle")
@@ -48,11 +47,9 @@ class Forward:
                 while True:
                     try:
                         connection, _ = await self._listener.accept()
-                    except (ConnectionError, BlockingIOError):
+                    except (ConnectionError, BlockingIOError):  # whoever knocked is gone
                         continue
-                    except OSError as error:
-                        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
-                            raise
+                    except OSError:
                         await trio.sleep(_CAPACITY_PAUSE_S)
                         continue
                     nursery.start_soon(self._serve, trio.SocketStream(connection))

@@ -106,7 +106,7 @@ class LaunchedProcess(SeenProcess):
             self._on_lost(str(error))
         finally:
             self._is_served = False
-            await self._part()
+            await self._part()  # noqa: ASYNC102  # it shields itself
 
     async def _hear_end(self) -> None:
         try:
