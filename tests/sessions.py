@@ -25,10 +25,11 @@ class LocalSession(Session):
         command: Sequence[str] = ("sh", "-s"),
         *,
         env: Mapping[str, str] | None = None,
+        leads: bool = False,
     ) -> Self:
-        """Start it; it is killed when the nursery is cancelled."""
+        """Start it, as leader of a session if it ``leads``; it is killed with the nursery."""
         process = await trio.lowlevel.open_process(
-            list(command), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=env
+            list(command), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=env, start_new_session=leads
         )
         session = cls(process)
         nursery.start_soon(session._keep)

@@ -58,11 +58,21 @@ def sh(text: str, *args: str, **more: object) -> Order:
     return Order(name="d", program="/bin/sh", args=("-c", text, "sh", *args), **more)  # type: ignore[arg-type]
 
 
+class OpenSession(LocalSession):
+    """One whose output is read on when its command has ended: others may write there still."""
+
+    async def _keep(self) -> None:
+        assert self.process.stderr is not None
+        async with self.process.stderr:
+            async for chunk in self.process.stderr:
+                self._complaints += chunk
+
+
 @asynccontextmanager
 async def session(*command: str) -> AsyncIterator[LocalSession]:
     """A session whose processes are all gone afterwards, or the test's hygiene says so."""
     async with trio.open_nursery() as nursery:
-        found = await LocalSession.start(nursery, command or ("sh", "-s"))
+        found = await OpenSession.start(nursery, command or ("sh", "-s"), leads=True)
         try:
             yield found
         finally:
