@@ -58,6 +58,9 @@ def sh(text: str, *args: str, **more: object) -> Order:
     return Order(name="d", program="/bin/sh", args=("-c", text, "sh", *args), **more)  # type: ignore[arg-type]
 
 
+SLEEP = Order(name="d", program="/bin/sleep", args=("1000",))
+
+
 class OpenSession(LocalSession):
     """One whose output is read on when its command has ended: others may write there still."""
 
@@ -194,14 +197,18 @@ async def test_a_secret_of_its_environment_stands_in_no_argument(command: tuple[
 
 
 def command_lines() -> list[bytes]:
-    return [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if _is_ours(path)]
+    return [line for path in Path("/proc").glob("[0-9]*/cmdline") if (line := _ours(path))]
 
 
-def _is_ours(path: Path) -> bool:
+def _ours(path: Path) -> bytes:
+    """The command line of a process, if it is one of this test and still there."""
     try:
-        return os.environ["TRIO_LIFECYCLE_TEST"].encode() in (path.parent / "environ").read_bytes()
+        is_ours = (
+            os.environ["TRIO_LIFECYCLE_TEST"].encode() in (path.parent / "environ").read_bytes()
+        )
+        return path.read_bytes() if is_ours else b""
     except OSError:
-        return False
+        return b""
 
 
 @each_shell
@@ -209,7 +216,7 @@ async def test_a_daemon_that_is_left_lives_on_and_holds_nothing_of_the_session(
     command: tuple[str, ...],
 ) -> None:
     async with session(*command) as there:
-        launched = await launch(there, sh("exec sleep 1000"))
+        launched = await launch(there, SLEEP)
         await launched.open_gate()
         await launched.leave()
         assert await there.wait_end() == 0
@@ -222,7 +229,7 @@ async def test_a_daemon_that_is_left_lives_on_and_holds_nothing_of_the_session(
 
 async def test_a_daemon_whose_gate_was_opened_lives_on_when_its_session_is_cut() -> None:
     async with session() as there:
-        launched = await launch(there, sh("exec sleep 1000"))
+        launched = await launch(there, SLEEP)
         await launched.open_gate()
         there.process.kill()
         with pytest.raises(LostError):

@@ -72,9 +72,15 @@ class Launched:
         self._said: dict[str, str] = {}
         self._ended: str | None = None
         self._turn = trio.Lock()
+        self._saying = trio.Lock()
+
+    async def _say(self, words: bytes) -> None:
+        # A heartbeat may fall due at any time.
+        async with self._saying:
+            await self.session.send(words)
 
     async def _begin(self) -> None:
-        await self.session.send(_script() + write_order(self._order, self._token))
+        await self._say(_script() + write_order(self._order, self._token))
         await self._hear("pid", "refused", "exit")
         if "pid" not in self._said:
             raise self._refusal()
@@ -90,7 +96,7 @@ class Launched:
             LostError: The connection is gone. Whether it runs is not known.
         """
         if not {"exec", "refused"} & self._said.keys():
-            await self.session.send(b"go\n")
+            await self._say(b"go\n")
             await self._hear("exec", "refused")
         if "refused" in self._said:
             raise self._refusal()
@@ -113,7 +119,7 @@ class Launched:
             LostError: The connection is gone. If the gate was open, it runs on all the same.
         """
         try:
-            await self.session.send(b"leave\n")
+            await self._say(b"leave\n")
             await self._hear("left")
         finally:
             self.close()
@@ -125,7 +131,7 @@ class Launched:
             LostError: The connection is gone; the process is ended there.
         """
         while True:
-            await self.session.send(f". {self.pid} {self.start_time}\n".encode())
+            await self._say(f". {self.pid} {self.start_time}\n".encode())
             await trio.sleep(self._order.heartbeat_limit_s / 3)
 
     async def wait_gone(self) -> None:

@@ -311,11 +311,14 @@ trio_start_waiter() {
     } 2>/dev/null
 }
 
+# Its end of the pipe is opened before it is started: this shell may end at any moment.
 trio_start_watchdog() {
+    exec 4<"/proc/$$/fd/5"
     "$trio_setsid" "$trio_shell" -c "$trio_watchdog" 'trio_lifecycle watchdog' "$trio_token" \
         "$$" "$trio_waiter" "$trio_dir" "$trio_limit" "$trio_mark" $trio_ladder \
-        <"/proc/$$/fd/5" >/dev/null 2>&1 4>&- 5>&- 6<&- 7>&- 8<&- 9>&- &
+        <&4 >/dev/null 2>&1 4<&- 5>&- 7>&- 8<&- &
     trio_watchdog_pid=$!
+    exec 4<&-
 }
 
 trio_open_gate() {
@@ -341,8 +344,8 @@ trio_launch() {
     trio_open_log
     trio_open_pipes
     trio_start_waiter "$@"
-    trio_start_watchdog
     exec 4>&- 6<&- 9>&-
+    trio_start_watchdog
     while read -r trio_word trio_facts; do
         case $trio_word in
             go) trio_open_gate ;;

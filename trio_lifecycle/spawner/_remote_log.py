@@ -34,6 +34,7 @@ class RemoteLog:
         self.path = path
         self._machine = machine
         self._offset = offset
+        self._turn = trio.Lock()
 
     async def skip(self) -> None:
         """Begin at its end.
@@ -72,11 +73,16 @@ class RemoteLog:
             return Chunk(0, b"")
 
     async def take_all(self, feed: Callable[[bytes], None]) -> None:
-        """Pass on all that was written since."""
-        while data := await self.take():
-            feed(data)
-            if len(data) < _READ_BYTES:
-                break
+        """Pass on all that was written since; several tasks may ask.
+
+        Raises:
+            SSHConnectError: The machine can't be reached.
+        """
+        async with self._turn:
+            while data := await self.take():
+                feed(data)
+                if len(data) < _READ_BYTES:
+                    break
 
 
 async def end_of(machine: Machine, path: str, most_bytes: int) -> bytes:

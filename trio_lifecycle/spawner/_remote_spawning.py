@@ -1,5 +1,6 @@
 """Spawning on another machine: by the guard there, or by a launcher."""
 
+import math
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -160,4 +161,8 @@ def _order(machine: Machine, request: SpawnRequest) -> Order:
         limits=request.limits,
         umask=request.umask,
         pid_variable=request.pid_variable,
+        owned=not request.detached,
+        # In whole seconds, and a shell takes one to notice.
+        heartbeat_limit_s=max(2, math.ceil(machine.target.silence_limit_s)),
+        ladder=request.ladder,
     )
