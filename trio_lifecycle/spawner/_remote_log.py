@@ -34,6 +34,7 @@ class RemoteLog:
         self.path = path
         self._machine = machine
         self._offset = offset
+        # Two who read from one offset would both get what stands there.
         self._turn = trio.Lock()
 
     async def skip(self) -> None:
@@ -46,6 +47,8 @@ class RemoteLog:
 
     async def take(self) -> bytes:
         """Give what was written since, at most 64 KiB; nothing when the file can't be read.
+
+        One task asks at a time.
 
         Raises:
             SSHConnectError: The machine can't be reached.
