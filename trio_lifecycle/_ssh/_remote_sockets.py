@@ -105,6 +105,16 @@ async def connection_uid(
     return (row.uid, row.inode) if row is not None and row.inode else None
 
 
+async def holder_of(line: Line, inode: int) -> int | None:
+    """Find a process there that holds a socket; None where that can't be seen.
+
+    Raises:
+        LostError: It can't be told.
+    """
+    looked = await line.run("tl_holders", inode)
+    return next((each.pid for each in _holders(looked.output.decode())), None)
+
+
 def _ends(row: TCPSocket) -> tuple[tuple[str, int], tuple[str, int]]:
     return _plain(row.local), _plain(row.remote)
 

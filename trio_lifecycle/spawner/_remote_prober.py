@@ -1,5 +1,6 @@
 """Asking daemons of another machine from there, and finding the process behind an address."""
 
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Final
 
@@ -22,8 +23,10 @@ from trio_lifecycle.abc import (
     Question,
     Ran,
     Spawner,
+    WayBack,
 )
 from trio_lifecycle.spawner import _remote_finding
+from trio_lifecycle.spawner._remote_way_back import open_way_back
 from trio_lifecycle.spawner._running import run_command
 
 _LOST: Final = "could not be asked, for the connection to its machine was lost"
@@ -130,6 +133,12 @@ class RemoteProber(Prober):
     async def find_file(self, path: str) -> FileMark | None:
         """Look there."""
         return await _remote_finding.find_file(self._machine, path)
+
+    # --- what is told from there ---
+
+    def open_way_back(self, host: str, port: int) -> AbstractAsyncContextManager[WayBack]:
+        """Forward a port of the machine's loopback address to the server here."""
+        return open_way_back(self._machine, host, port)
 
     # --- who it is ---
 
