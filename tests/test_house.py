@@ -128,7 +128,7 @@ ONLY_IN = {
 OTHER_PROGRAM = {
     *(("spawner", part) for part in ("_reaper", "_family", "_kernel", "_table")),
     *(("_ssh", part) for part in ("guard", "guard_child", "guard_inner")),
-    *(("_ssh", part) for part in ("guard_kin", "guard_channel")),
+    *(("_ssh", part) for part in ("guard_kin", "guard_channel", "guard_letters")),
 }
 HANDED_OVER = OTHER_PROGRAM | {("_renumbering",)}
 # Of the room ready those that touch this machine, because daemons report to it. All others ask the

@@ -51,6 +51,7 @@ class GuardLink:
         outer: That of the one that watches over it.
         boot_id: Of that machine.
         pid_namespace: Of the guard.
+        inboxes: What hears messages that came to a socket there, by its number here.
         wards: The daemons in its care that are not known to be gone, by their number here.
     """
 
@@ -63,6 +64,7 @@ class GuardLink:
         self.boot_id: str = hello.facts["boot_id"]
         self.pid_namespace: int = hello.facts["namespace"]
         self.wards: dict[int, Ward] = {}
+        self.inboxes: dict[int, Callable[[dict[str, Any], bytes], None]] = {}
         self._session = session
         self._frames = frames
         self._limit_s = limit_s
@@ -159,6 +161,10 @@ class GuardLink:
             raise
         return ward
 
+    def new_number(self) -> int:
+        """Give a number that nothing else has."""
+        return next(self._numbers)
+
     async def ask(self, message: dict[str, Any]) -> Any:
         """Ask something, and give the answer.
 
@@ -244,6 +250,9 @@ class GuardLink:
         match facts:
             case {"out": number} if number in self.wards:
                 self.wards[number].on_output(raw)
+            case {"letter": number}:
+                if number in self.inboxes:
+                    _guarded(self.inboxes[number], facts, raw)
             case {"fwd": number, "fd": fd} if number in self.wards:
                 _guarded(self.wards[number].on_forwarded, fd, raw)
             case {"ticks": ticks, **rest} if not rest:

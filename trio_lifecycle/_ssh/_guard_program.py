@@ -10,7 +10,7 @@ PARTS: Final = tuple(
     for part in (
         *("_renumbering", "spawner._kernel", "spawner._family", "spawner._table"),
         *("_ssh.guard_child", "_ssh.guard_kin", "_ssh.guard_channel"),
-        *("_ssh.guard_inner", "_ssh.guard"),
+        *("_ssh.guard_letters", "_ssh.guard_inner", "_ssh.guard"),
     )
 )
 

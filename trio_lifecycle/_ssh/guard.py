@@ -21,12 +21,16 @@ It reads and writes JSON lines. What it reads is
 - ``{"do": "open", "id"}`` and ``{"do": "discard", "id"}``;
 - ``{"do": "signal", "id", "ask", "signum", "tree"}``;
 - ``{"do": "contains", "id", "ask", "pid"}``;
+- ``{"do": "listen", "id", "ask", "address", "most", "user"}``: make a socket for messages, with
+  ``{"do": "taken", "id", "count"}``, ``{"do": "unlisten", "id"}``;
+- ``{"do": "users", "ask", "pid"}``;
 - ``{"do": "retire"}``, which is said by SIGUSR1 to the inner process, too.
 
 It writes its token with ``{"hello": ...}``, then ``{"ticks"}`` to a beat, ``{"spawned", "pid",
 "start", "ticks"}``, ``{"opened"}``, ``{"failed", "stage", "what", "errno"}``, ``{"answer",
 "value"}``, ``{"exited", "status"}``, ``{"gone"}``, ``{"stuck", "pid", "in"}``, ``{"stray",
-"command", "ids"}``, and ``{"out", "n"}`` or ``{"fwd", "fd", "n"}``, which n raw bytes follow.
+"command", "ids"}``, and ``{"out", "n"}``, ``{"fwd", "fd", "n"}`` or ``{"letter", "pid", "uid",
+"cut", "ancestors", "n"}``, which n raw bytes follow.
 """
 
 from __future__ import annotations

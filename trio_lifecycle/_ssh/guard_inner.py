@@ -16,6 +16,7 @@ from errno import EMFILE
 from trio_lifecycle._ssh.guard_channel import READ_BYTES, STDIN, STDOUT, Channel
 from trio_lifecycle._ssh.guard_child import AT_GATE, GO, GOING, become
 from trio_lifecycle._ssh.guard_kin import Charge, Kin
+from trio_lifecycle._ssh.guard_letters import ORDERS, Letters
 from trio_lifecycle.spawner._family import KILL, LONGEST_PAUSE_S, Daemon
 from trio_lifecycle.spawner._kernel import LONGEST_POLL_S, look, read, ticks_now
 from trio_lifecycle.spawner._table import write_table
@@ -43,6 +44,7 @@ class Guard(Kin):
         self.ends: dict[int, Charge] = {}
         self.channel = Channel()
         self.say = self.channel.say
+        self.letters = Letters(self.say)
         self.null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         self.env = login_environment()
         self.directory = login_directory()
@@ -69,6 +71,8 @@ class Guard(Kin):
             self.spawn(message)
         elif what == "retire":
             self.retire()
+        elif what in ORDERS:
+            self.letters.obey(message)
         elif what == "signal":
             self.signal_one(charge, message["signum"], message["tree"])
             self.say({"answer": message["ask"], "value": None})
@@ -295,6 +299,9 @@ class Guard(Kin):
                 os.read(wake, 4096)
             for fd in owners.keys() & news.keys():
                 self.attend(owners[fd], fd)
+            # Before an end is told: what was said before it comes first.
+            for fd in self.letters.wanted():
+                self.letters.take(fd)
             if wake in news or pause is not None:
                 self.reap()
             pause = self.kill_again()
@@ -313,6 +320,8 @@ class Guard(Kin):
                 if fd >= 0:
                     owners[fd] = charge
                     poll.register(fd, select.POLLIN)
+        for fd in [] if self.channel.is_full else self.letters.wanted():
+            poll.register(fd, select.POLLIN)
         return poll, owners
 
     def attend(self, charge: Charge, fd: int) -> None:
@@ -334,6 +343,7 @@ class Guard(Kin):
         """Say what can be said at once, and let the application see that this is the end."""
         self.channel.send_on()
         self.channel.unsent.clear()
+        self.letters.close()
         for charge in self.charges.values():
             if charge.gate >= 0:
                 os.close(charge.gate)

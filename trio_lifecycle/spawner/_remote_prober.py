@@ -18,6 +18,7 @@ from trio_lifecycle.abc import (
     Command,
     Contact,
     FileMark,
+    Inbox,
     Prober,
     Process,
     Question,
@@ -26,6 +27,7 @@ from trio_lifecycle.abc import (
     WayBack,
 )
 from trio_lifecycle.spawner import _remote_finding
+from trio_lifecycle.spawner._remote_inbox import open_inbox
 from trio_lifecycle.spawner._remote_way_back import open_way_back
 from trio_lifecycle.spawner._running import run_command
 
@@ -139,6 +141,12 @@ class RemoteProber(Prober):
     def open_way_back(self, host: str, port: int) -> AbstractAsyncContextManager[WayBack]:
         """Forward a port of the machine's loopback address to the server here."""
         return open_way_back(self._machine, host, port)
+
+    async def open_inbox(
+        self, directory: Path | None, user: str | int | None, longest_bytes: int
+    ) -> Inbox:
+        """Have the guard there hear, also for a daemon that is not in its care."""
+        return await open_inbox(self._machine, directory, user, longest_bytes)
 
     # --- who it is ---
 
