@@ -3,26 +3,34 @@
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
 from attrs import evolve
 
+from tests.guards import until
+from tests.real_programs import SERVERS
 from tests.sshd import Server, running_sshd, sshd
-from tests.support import PATIENCE_S, QUICK_PYTHON, Heard, python_daemon
+from tests.support import PATIENCE_S, QUICK_PYTHON, Heard, python_daemon, shell_daemon
 from trio_lifecycle import (
     Callback,
+    ConfigError,
     DaemonLifecycle,
+    HealthCheck,
+    LogLine,
+    NewlineOnFD,
     Notify,
     Output,
+    ReadyError,
     SSHConnectError,
     SSHSpawner,
 )
 from trio_lifecycle._markers import CALLBACK_URL
 from trio_lifecycle._receiver import CallbackReceiver
 from trio_lifecycle._ssh._transport import Transport
-from trio_lifecycle.abc import Caller, Peer
+from trio_lifecycle.abc import Caller, Peer, ReadyMode
 from trio_lifecycle.ready._callback_server import CallbackServer
 
 __all__ = ("sshd",)
@@ -187,3 +195,194 @@ async def test_a_daemon_of_another_machine_says_how_it_is(there: SSHSpawner) -> 
     ).running() as daemon:
         assert {"status": "loading", "mainpid": daemon.pid} == daemon.report
         assert 1 == await channels(there) - before
+
+
+async def test_a_socket_in_a_directory_of_another_machine_is_removed_in_the_end(
+    there: SSHSpawner, tmp_path: Path
+) -> None:
+    code = NOTIFY + "say('READY=1'); say('x' * 5000)" + STAY
+    config = python_daemon(code, ready_mode=Notify(path=tmp_path))
+    async with DaemonLifecycle(config, spawner=there).running():
+        (file,) = tmp_path.iterdir()
+        assert file.is_socket()
+    with trio.fail_after(PATIENCE_S):
+        await until(lambda: not [*tmp_path.iterdir()])
+
+
+async def test_a_directory_that_is_not_there_is_named(there: SSHSpawner, tmp_path: Path) -> None:
+    config = python_daemon("", ready_mode=Notify(path=tmp_path / "none"))
+    with pytest.raises(ReadyError, match="can't be made in .*none: No such file"):
+        async with DaemonLifecycle(config, spawner=there).running():
+            raise AssertionError("it is ready")
+
+
+@pytest.mark.needs("systemd-notify")
+async def test_systemds_own_client_is_believed_there(there: SSHSpawner) -> None:
+    script = "systemd-notify STATUS=loading && systemd-notify --ready && exec sleep 1000"
+    config = shell_daemon(script, ready_mode=Notify())
+    async with DaemonLifecycle(config, spawner=there).running() as daemon:
+        assert {"status": "loading"} == daemon.report
+
+
+async def test_more_time_is_given_and_the_watchdog_is_minded(there: SSHSpawner) -> None:
+    code = """
+import time
+say("EXTEND_TIMEOUT_USEC=60000000")
+time.sleep(1.5)
+say("READY=1")
+say("WATCHDOG=1")
+"""
+    config = python_daemon(NOTIFY + code + STAY, ready_mode=Notify(watchdog=0.3), ready_timeout=1.0)
+    async with DaemonLifecycle(config, spawner=there).running() as daemon:
+        with trio.fail_after(PATIENCE_S):
+            while "running" == await daemon.check():
+                await trio.sleep(0.05)
+        assert "unknown" == await daemon.check()
+
+
+async def test_a_flood_is_heard_piece_by_piece_and_the_sender_waits(there: SSHSpawner) -> None:
+    inbox = await there.open_prober().open_inbox(None, None, 100)
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with sender:
+        sender.setblocking(False)
+        sender.connect("\0" + inbox.address[1:])
+        with trio.fail_after(PATIENCE_S):
+            sent = 0
+            for _ in range(1000):
+                try:
+                    sent += sender.send(b"%03d" % sent) // 3
+                except BlockingIOError:
+                    await trio.sleep(0.001)
+            # As many as may be under way, and those in the socket's own queue.
+            assert 64 < sent < 200
+            heard = []
+            while len(heard) < sent:
+                letter = inbox.receive()
+                if letter is None:
+                    await inbox.wait()
+                else:
+                    heard.append(letter)
+    assert [b"%03d" % number for number in range(sent)] == [each.content for each in heard]
+    assert (os.getpid(), os.getuid()) == heard[0][1:3]
+    assert os.getppid() == heard[0].ancestors[0]
+    assert frozenset({os.getuid()}) == await inbox.uids_of(os.getpid())
+    assert inbox.uids == {0, os.getuid()}
+    await inbox.close()
+    await inbox.close()
+    with pytest.raises(trio.ClosedResourceError):
+        await inbox.wait()
+    assert None is inbox.receive()
+
+
+async def test_without_python_there_notifications_are_refused_with_the_cure(
+    there: SSHSpawner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = await there._machine.line()
+    monkeypatch.setattr(line, "facts", evolve(line.facts, python3=None))
+    with pytest.raises(ConfigError, match=r"needs python3 .* on 127.0.0.1.*LogLine"):
+        async with DaemonLifecycle(python_daemon("", ready_mode=Notify()), spawner=there).running():
+            raise AssertionError("it is ready")
+
+
+# --- the others -------------------------------------------------------------------------------
+
+# Mode -> how many channels its start opens once the line is there: the guard, and what the probes
+# took. A refused connection opens none.
+REDIS = {"tcp": 2, "unix": 2, "line": 1, "notify": 1, "exec": 1, "file": 1}
+
+
+@pytest.mark.needs("redis-server", "redis-cli")
+@pytest.mark.parametrize("mode", REDIS)
+async def test_a_redis_of_another_machine_is_ready(
+    there: SSHSpawner, mode: str, tmp_path: Path
+) -> None:
+    config = SERVERS["redis"].config(tmp_path, mode)
+    before = await channels(there)
+    async with DaemonLifecycle(config, spawner=there).running() as daemon:
+        assert REDIS[mode] == await channels(there) - before
+        assert daemon.port is not None
+        async with await trio.open_tcp_stream("127.0.0.1", daemon.port) as stream:
+            await stream.send_all(b"PING\r\n")
+            assert b"+PONG\r\n" == await stream.receive_some()
+
+
+async def test_a_newline_on_a_descriptor_comes_from_another_machine(there: SSHSpawner) -> None:
+    config = shell_daemon("echo >&3; exec 3>&-; exec sleep 1000", ready_mode=NewlineOnFD(3))
+    before = await channels(there)
+    async with DaemonLifecycle(config, spawner=there).running() as daemon:
+        assert 1 == await channels(there) - before
+        assert "running" == await daemon.check()
+
+
+SERVE = """
+import os, sys, _socket as socket
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen(10)
+while True:
+    fd, _ = listener._accept()
+    os.read(fd, 1000)
+    os.write(fd, b"HTTP/1.1 200 OK\\r\\nContent-Length: 0\\r\\n\\r\\n")
+    os.close(fd)
+"""
+
+
+async def test_health_is_asked_over_a_unix_socket_of_another_machine(
+    there: SSHSpawner, tmp_path: Path
+) -> None:
+    path = tmp_path / "http.sock"
+    mode = HealthCheck("http://localhost/", unix_socket=path)
+    before = await channels(there)
+    config = python_daemon(SERVE, str(path), ready_mode=mode)
+    async with DaemonLifecycle(config, spawner=there).running() as daemon:
+        assert 2 == await channels(there) - before
+        assert "running" == await daemon.check()
+
+
+@pytest.mark.needs("etcd")
+async def test_health_is_asked_by_grpc_on_another_machine(
+    there: SSHSpawner, tmp_path: Path
+) -> None:
+    config = SERVERS["etcd"].config(tmp_path, "grpc")
+    async with DaemonLifecycle(config, spawner=there).running() as daemon:
+        assert "running" == await daemon.check()
+
+
+# --- and left running -------------------------------------------------------------------------
+
+LINE = "print('port 1234', flush=True)"
+SAID = "say('STATUS=loading'); say('READY=1')"
+
+
+@pytest.mark.parametrize(
+    ("code", "mode", "report", "opened"),
+    [
+        (LINE, LogLine(r"port (?P<port>\d+)"), {"port": "1234"}, 1),
+        (CALL, Callback(), {"model": "tiny"}, 1),
+        (NOTIFY + SAID, Notify(), {"status": "loading"}, 2),
+        (SERVE, HealthCheck("http://localhost/", unix_socket="http.sock"), {}, 2),
+    ],
+    ids=["line", "callback", "notify", "health"],
+)
+async def test_a_daemon_that_is_left_running_is_ready_there(
+    there: SSHSpawner, tmp_path: Path, code: str, mode: ReadyMode, report: Any, opened: int
+) -> None:
+    args = ["http.sock"] if code is SERVE else []
+    config = python_daemon(
+        f"import os\n{code}{STAY}",
+        *args,
+        ready_mode=mode,
+        detach=True,
+        working_dir=tmp_path,
+        output=Output(to=tmp_path / "log"),
+    )
+    before = await channels(there)
+    lifecycle = DaemonLifecycle(config, spawner=there)
+    daemon = await lifecycle.ensure_running()
+    try:
+        assert opened == await channels(there) - before
+        assert report == daemon.report
+        assert "running" == await daemon.check()
+        assert daemon is await lifecycle.ensure_running()
+    finally:
+        await daemon.stop()  # noqa: ASYNC102 - it shields itself
