@@ -336,13 +336,15 @@ class Launch:
     @trio.lowlevel.enable_ki_protection
     async def watch(self) -> None:
         """Wait until the process has ended, or is out of sight, and say so to who waits or owns."""
-        process, wait, following, over = self.process, self._wait, self._following, self.over
+        # Taken now: who stops it may be done with it before this has heard so.
+        process, stopper, wait = self.process, self.stopper, self._wait
+        following, over = self._following, self.over
         assert process is not None
-        assert self.stopper is not None
+        assert stopper is not None
         # More than once where it came into sight again before this was heard of.
         while not (process.ended or process.lost or process.unseen):
             await process.wait_over()
-        self.stopper.unseen = process.unseen
+        stopper.unseen = process.unseen
         wait.give_up()
         following.end()
         over.set()

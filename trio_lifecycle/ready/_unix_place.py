@@ -50,9 +50,10 @@ async def whose_socket(
     """Say whether who listens at a UNIX socket is of the daemon.
 
     The kernel names who has called listen(2). That may have been somebody who handed the socket on
-    and is no more, so the socket is looked for, too.
+    and is no more, so the socket is looked for, too. Of a connection that another machine has made
+    for us it names nobody.
     """
-    pid = (await prober.connect_unix(path)).pid
+    pid = (await prober.connect_unix(path)).pid if prober.is_here else None
     if pid is not None and await process.contains(pid):
         return Verdict.OURS
     if pid is None or process.pid is None:
