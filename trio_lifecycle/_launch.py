@@ -301,13 +301,8 @@ class Launch:
         ready_after_s = trio.current_time() - began
         reached = await self._reach(report, nursery)
         handle = self._hand_out("spawned", reached, ready_after_s, report.port)
-        self.diary.note(
-            Ready,
-            pid=process.pid,
-            url=reached.url,
-            port=reached.port,
-            ready_after_s=ready_after_s,
-        )
+        news = {"url": reached.url, "port": reached.port, "ready_after_s": ready_after_s}
+        self.diary.note(Ready, pid=process.pid, **news)
         # Not sooner: to close a watch over a log file takes the kernel some milliseconds.
         self._armed.note_ready()
         if self._detached:
@@ -337,8 +332,8 @@ class Launch:
     async def watch(self) -> None:
         """Wait until the process has ended, or is out of sight, and say so to who waits or owns."""
         # Taken now: who stops it may be done with it before this has heard so.
-        process, stopper, wait = self.process, self.stopper, self._wait
-        following, over = self._following, self.over
+        wait, following, over = self._wait, self._following, self.over
+        process, stopper = self.process, self.stopper
         assert process is not None
         assert stopper is not None
         # More than once where it came into sight again before this was heard of.
