@@ -220,6 +220,25 @@ async def test_a_directory_that_is_not_there_is_named(there: SSHSpawner, tmp_pat
             raise AssertionError("it is ready")
 
 
+async def test_a_socket_whose_making_is_cancelled_is_not_left(
+    there: SSHSpawner, tmp_path: Path
+) -> None:
+    prober = there.open_prober()
+    await (await prober.open_inbox(None, None, 100)).close()
+    with trio.move_on_after(0):
+        await prober.open_inbox(tmp_path, None, 100)
+    # The guard does one thing after the other: what was asked before is done.
+    inbox = await prober.open_inbox(None, "nobody", 100)
+    assert [] == found(tmp_path)
+    assert 3 - (os.getuid() == 0) == len(inbox.uids)
+    await (await transport_of(there)).close()
+    with trio.move_on_after(0.1) as waited:
+        await inbox.wait()
+    assert waited.cancelled_caught
+    assert frozenset() == await inbox.uids_of(os.getpid())
+    await inbox.close()
+
+
 @pytest.mark.needs("systemd-notify")
 async def test_systemds_own_client_is_believed_there(there: SSHSpawner) -> None:
     script = "systemd-notify STATUS=loading && systemd-notify --ready && exec sleep 1000"

@@ -38,14 +38,15 @@ async def open_inbox(
     order = {"do": "listen", "id": number, "address": address, "user": user, "most": longest_bytes}
     try:
         answer = await guard.ask(order)
+        if "errno" in answer:
+            raise OSError(answer["errno"], os.strerror(answer["errno"]))
     except LostError as error:
+        inbox.let_go()
         raise machine.failure("making a socket for notifications", error) from error
     except BaseException:
-        await inbox.close()
+        # The guard does one thing after the other, so this comes after it was made.
+        inbox.let_go()
         raise
-    if "errno" in answer:
-        await inbox.close()
-        raise OSError(answer["errno"], os.strerror(answer["errno"]))
     inbox.expect(frozenset(answer["uids"]))
     return inbox
 
@@ -130,6 +131,10 @@ class RemoteInbox(Inbox):
 
     async def close(self) -> None:
         """Have the guard close it, and wait for nothing."""
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Do the same outside of a task."""
         if not self._is_closed:
             self._is_closed = True
             self._letters.clear()
