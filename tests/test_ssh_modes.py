@@ -24,6 +24,7 @@ from trio_lifecycle import (
     Notify,
     Output,
     ReadyError,
+    SpawnError,
     SSHConnectError,
     SSHSpawner,
 )
@@ -412,3 +413,34 @@ async def test_a_daemon_that_is_left_running_is_ready_there(
         assert daemon is await lifecycle.ensure_running()
     finally:
         await daemon.stop()  # noqa: ASYNC102 - it shields itself
+
+
+# --- and without the guard --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "mode", "report"),
+    [
+        (LINE, LogLine(r"port (?P<port>\d+)"), {"port": "1234"}),
+        (CALL, Callback(), {"model": "tiny"}),
+        (NOTIFY + SAID, Notify(), {"status": "loading"}),
+    ],
+    ids=["line", "callback", "notify"],
+)
+async def test_a_daemon_that_only_a_shell_watches_over_is_ready_there(
+    sshd: Server, code: str, mode: ReadyMode, report: Any
+) -> None:
+    config = python_daemon(f"import os\n{code}{STAY}", ready_mode=mode)
+    spawner = spawner_of(sshd, guarantee="scoped")
+    async with DaemonLifecycle(config, spawner=spawner).running() as daemon:
+        assert "scoped" == daemon.guarantee
+        assert report == daemon.report
+
+
+async def test_a_descriptor_is_not_passed_where_only_a_shell_watches_over_a_daemon(
+    sshd: Server,
+) -> None:
+    config = shell_daemon("echo >&3", ready_mode=NewlineOnFD(3))
+    with pytest.raises(SpawnError, match="use another ready mode"):
+        async with DaemonLifecycle(config, spawner=spawner_of(sshd, guarantee="scoped")).running():
+            raise AssertionError("it is ready")
