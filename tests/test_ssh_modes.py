@@ -252,7 +252,7 @@ async def test_more_time_is_given_and_the_watchdog_is_minded(there: SSHSpawner) 
     code = """
 import time
 say("EXTEND_TIMEOUT_USEC=60000000")
-time.sleep(1.5)
+time.sleep(1.2)
 say("READY=1")
 say("WATCHDOG=1")
 """
@@ -273,7 +273,7 @@ async def test_a_flood_is_heard_piece_by_piece_and_the_sender_waits(there: SSHSp
         sender.connect("\0" + inbox.address[1:])
         with trio.fail_after(PATIENCE_S):
             sent = 0
-            for _ in range(1000):
+            for _ in range(400):
                 try:
                     sent += sender.send(b"%03d" % sent) // 3
                 except BlockingIOError:
