@@ -37,7 +37,7 @@ def test_no_daemon_is_left_when_the_application_is_silent_for_the_limit(mark: Ma
         guard.wait_gone()
         program.signal(signal.SIGCONT)
         # Whichever of reading and writing is tried first says so.
-        assert program.say().startswith("lost: the ")
+        assert program.say().startswith("lost: ")
 
 
 @pytest.mark.fault(50)
