@@ -230,6 +230,7 @@ async def test_a_message_is_judged_by_what_is_said_where_it_was_sent(there: Else
         (THERE, {0}, f"process {THERE} does not run as user {STRANGER}"),
         (THERE, {STRANGER}, None),
     ],
+    ids=["gone", "of this machine", "not the daemon's", "another user's", "good"],
 )
 async def test_a_message_of_somebody_else_there_is_refused(
     there: Elsewhere, sender: int, users: set[int], refusal: str | None
