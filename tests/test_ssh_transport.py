@@ -307,7 +307,7 @@ async def test_a_put_that_the_machine_refuses_says_why(server: Server, tmp_path:
     (tmp_path / "local").write_bytes(b"x")
     with pytest.raises(SSHConnectError, match="No such file") as raised:
         await transport.put(tmp_path / "local", str(tmp_path / "nowhere" / "f"))
-    assert raised.value.phase.startswith("copying")
+    assert raised.value.phase.startswith("uploading")
     with pytest.raises(FileNotFoundError):
         await transport.put(tmp_path / "missing", str(tmp_path / "f"))
     with pytest.raises(OSError, match="is no file"):

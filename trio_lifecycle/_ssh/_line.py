@@ -14,7 +14,7 @@ from trio_lifecycle._ssh._session import LostError, Session
 # What the shell is taught, in the order in which it is sent.
 _SCRIPTS: Final = (
     *("looks.sh", "looks_programs.sh", "looks_processes.sh"),
-    *("looks_sockets.sh", "looks_files.sh"),
+    *("looks_sockets.sh", "looks_files.sh", "looks_copies.sh"),
 )
 
 # A dead file system of the network hangs whoever looks at it, and with him all who wait for their

@@ -134,19 +134,27 @@ class Transport:
         return listener
 
     async def put(
-        self, local: Path, remote: str, hear: Callable[[int, int], None] | None = None
+        self,
+        local: Path,
+        remote: str,
+        hear: Callable[[int, int], None] | None = None,
+        check: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """Copy a file there, under its name only when it is complete.
 
         Args:
+            local: A regular file.
+            remote: Its path there.
             hear: Told the bytes that were copied and those in all.
+            check: Looks at the complete copy under the name that it has until then; when this
+                raises, the copy is removed.
 
         Raises:
             OSError: The file here can't be read.
             SSHConnectError: The machine would not take it.
             LostError: The connection is gone.
         """
-        upload = Upload(self._bridge, self._progress, local, remote)
+        upload = Upload(self._bridge, self._progress, local, remote, check)
         flow = Flow(self._bridge, lambda: self.lost)
         await self._take_slot(flow)
         try:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import trio
 
+from trio_lifecycle._errors import LifecycleError
 from trio_lifecycle._ssh._bridge import Bridge
 from trio_lifecycle._ssh._failures import Progress
 from trio_lifecycle._ssh._session import LostError
@@ -25,13 +26,23 @@ _PERMISSIONS: Final = 0o777
 class Upload:
     """One copy: written under a name of its own beside the right one, and then renamed."""
 
-    def __init__(self, bridge: Bridge, progress: Progress, local: Path, remote: str) -> None:
+    def __init__(
+        self,
+        bridge: Bridge,
+        progress: Progress,
+        local: Path,
+        remote: str,
+        check: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
         self._bridge = bridge
         self._progress = progress
         self._local = local
         self._remote = remote
+        self._check = check
         directory, name = posixpath.split(remote)
-        hidden = f".{name[:200]}.{secrets.token_hex(8)}.tmp"
+        # No file system takes a name of more than 255 bytes.
+        shown = name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
+        hidden = f".{shown}.{secrets.token_hex(8)}.tmp"
         self._beside = posixpath.join(directory, hidden)
 
     async def run(
@@ -53,7 +64,7 @@ class Upload:
         except LostError:
             raise
         except Exception as error:
-            raise self._refused(error) from error
+            raise self._no_sftp(error) from error
         try:
             await self._copy(sftp, about, hear)
         finally:
@@ -65,9 +76,11 @@ class Upload:
         is_done = False
         try:
             await self._write(sftp, about, hear)
-            await self._bridge.call(sftp.posix_rename, self._beside, self._remote)
+            if self._check is not None:
+                await self._check(self._beside)
+            await self._bridge.call(sftp.posix_rename, _bytes(self._beside), _bytes(self._remote))
             is_done = True
-        except (OSError, LostError):
+        except (OSError, LostError, LifecycleError):
             raise
         except Exception as error:
             raise self._refused(error) from error
@@ -84,21 +97,25 @@ class Upload:
 
         # Without sparse=False, a hole at the end of the file would not arrive.
         await self._bridge.call(
-            sftp.put, str(self._local), self._beside, progress_handler=heard, sparse=False
+            sftp.put,
+            os.fsencode(self._local),
+            _bytes(self._beside),
+            progress_handler=heard,
+            sparse=False,
         )
-        there = await self._bridge.call(sftp.stat, self._beside)
+        there = await self._bridge.call(sftp.stat, _bytes(self._beside))
         if there.size != about.st_size:
             raise self._refused(
                 OSError(f"{there.size} of {about.st_size} bytes have arrived; did it change?")
             )
         mode = about.st_mode & _PERMISSIONS
-        await self._bridge.call(sftp.chmod, self._beside, mode)
+        await self._bridge.call(sftp.chmod, _bytes(self._beside), mode)
 
     async def _remove(self, sftp: Any) -> None:
         # Nobody else knows of it. Bounded, for the machine may be out of reach.
         with trio.move_on_after(_REMOVAL_S, shield=True):
             try:
-                await self._bridge.call(sftp.remove, self._beside)
+                await self._bridge.call(sftp.remove, _bytes(self._beside))
             except Exception:  # it never was there, or can't be had any more
                 return
 
@@ -112,7 +129,20 @@ class Upload:
         return self._progress.fail(
             SSHConnectError,
             f"the machine would not take it ({reason})",
-            "See whether its directory is there and may be written to, its disk has room, and its "
-            "sshd_config has a Subsystem sftp.",
-            f"copying {self._local} to {self._remote}",
+            "See whether its directory is there and may be written to, and its disk has room.",
+            f"uploading {self._local} to {self._remote}",
         )
+
+    def _no_sftp(self, error: Exception) -> SSHConnectError:
+        return self._progress.fail(
+            SSHConnectError,
+            f"the server has no SFTP for it ({getattr(error, 'reason', str(error))})",
+            "Its sshd_config needs the line 'Subsystem sftp internal-sftp', and it may allow too "
+            "few sessions at once (MaxSessions).",
+            f"uploading {self._local} to {self._remote}",
+        )
+
+
+def _bytes(path: str) -> bytes:
+    # A name there may be in no encoding.
+    return path.encode(errors="surrogateescape")

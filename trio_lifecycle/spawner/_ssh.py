@@ -75,8 +75,10 @@ class SSHSpawner(Spawner):
         guarantee: What must be promised for the end of a daemon that has an owner: ``"guarded"`` or
             ``"scoped"``; what can't be had is a GuaranteeError. Defaults to None: the most that the
             machine can give; ``handle.guarantee`` says which. ``"contained"`` can't be had yet.
-        upload: Files to bring there before a start: file of this machine -> path there. What is
-            there already with the same size and digest (SHA-256) is left as it is.
+        upload: Files to bring there before a start: file of this machine -> path there, absolute,
+            ``~/...`` or relative to the directory of the login. What is there already with the
+            same size and digest (SHA-256) is left as it is. Asked once in a Trio run, and again
+            when the file here has changed or the machine was booted anew.
         connect_timeout: Seconds to connect and log in at most. Defaults to 10; a machine that has
             to wake up takes longer.
         keepalive_interval: Seconds between two signs of life. Left out: the configuration's
@@ -125,7 +127,7 @@ class SSHSpawner(Spawner):
             keepalive_interval=keepalive_interval,
             keepalive_count=keepalive_count,
         )
-        self._uploads = Uploads(upload or {})
+        self._uploads = Uploads({} if upload is None else upload)
 
     def __repr__(self) -> str:
         return f"SSHSpawner({str(self._target)!r})"
@@ -145,6 +147,7 @@ class SSHSpawner(Spawner):
             raise GuaranteeError(
                 request.name, "contained", "control groups of other machines are not managed"
             )
+        await self._uploads.bring(self._machine)
         return await _remote_spawning.spawn(self._machine, request, nursery, self.guarantee)
 
     async def find_process(self, record: DaemonRecord) -> Process | None:
