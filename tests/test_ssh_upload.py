@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from attrs import evolve
 
 from tests.shells import COMMANDS, OpenLine, each_shell, open_line, open_session
 from tests.ssh_server import server
@@ -29,6 +30,7 @@ from trio_lifecycle._ssh import _remote_copies
 from trio_lifecycle._ssh._digest import digest_of
 from trio_lifecycle._ssh._line import Line
 from trio_lifecycle._ssh._machine import Machine, machine
+from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.spawner import _bringing
 from trio_lifecycle.spawner._bringing import _Reporter
 from trio_lifecycle.spawner._uploads import Uploads
@@ -240,6 +242,13 @@ async def test_a_file_that_is_missing_here_is_named_before_anything_is_sent(
     assert [] == [*there.iterdir()]
 
 
+async def test_a_file_that_can_not_be_read_here_is_named(server: Server, there: Path) -> None:
+    # Nobody may read address 0, not even root.
+    with pytest.raises(ConfigError, match=r"upload\['/proc/self/mem'\]: .*output error"):
+        await bring(server, (Path("/proc/self/mem"), there / "f"))
+    assert [] == [*there.iterdir()]
+
+
 @pytest.mark.parametrize("kind", ["directory", "fifo"])
 async def test_what_is_no_file_there_is_never_replaced(
     server: Server, local: Path, there: Path, kind: str
@@ -271,6 +280,27 @@ async def test_a_file_that_changes_while_it_is_copied_is_not_left_there(
     with pytest.raises(SSHConnectError, match="what has arrived is not what was read before"):
         await bring(server, (local, there / "f"))
     assert [] == [*there.iterdir()]
+
+
+async def test_a_file_that_vanishes_before_it_is_copied_is_named(
+    server: Server, local: Path, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def digest_before(path: Path) -> str:
+        digest = await digest_of(path)
+        path.unlink()
+        return digest
+
+    monkeypatch.setattr(_bringing, "digest_of", digest_before)
+    with pytest.raises(ConfigError, match="can't be read: No such file"):
+        await bring(server, (local, there / "f"))
+    assert [] == [*there.iterdir()]
+
+
+async def test_a_user_without_a_home_needs_another_path(server: Server, local: Path) -> None:
+    line = await machine(server.target()).line()
+    line.facts = evolve(line.facts, home="")
+    with pytest.raises(ConfigError, match="has no home there"):
+        await bring(server, (local, "~/f"))
 
 
 async def test_all_who_wait_for_an_upload_share_its_failure(
@@ -321,6 +351,7 @@ from tests.sshd import running_sshd
 from trio_lifecycle import SSHConnectError
 from trio_lifecycle._ssh._line import Line
 from trio_lifecycle._ssh._machine import Machine, machine
+from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.spawner import _bringing
 from trio_lifecycle.spawner._bringing import _Reporter
 from trio_lifecycle.spawner._uploads import Uploads
@@ -442,6 +473,36 @@ async def test_every_shell_digests_a_large_file_alone(shell: str, local: Path, d
         with trio.fail_after(PATIENCE_S):
             assert digest == await _remote_copies.digest_alone(session, str(local))
             await session.wait_end()
+
+
+async def test_a_large_digest_is_lost_with_its_shell(there: Path) -> None:
+    os.mkfifo(there / "endless")
+    async with open_session("sh", "-s") as session, trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            with pytest.raises(LostError, match="its shell has ended"):
+                await _remote_copies.digest_alone(session, str(there / "endless"))
+
+        nursery.start_soon(ask)
+        writer = await trio.to_thread.run_sync(os.open, there / "endless", os.O_WRONLY)
+        session.process.kill()
+        os.close(writer)
+
+
+@pytest.mark.parametrize("answer", [":", "printf half"])
+async def test_an_answer_that_makes_no_sense_is_none(open_line: OpenLine, answer: str) -> None:
+    async with open_line() as line:
+        await line.run("eval", f"tl_compare() {{ {answer}; }}")
+        with pytest.raises(LostError):
+            await _remote_copies.compare(line, "/f", 1)
+
+
+async def test_what_can_not_be_looked_at_there_is_no_missing_file(
+    server: Server, local: Path, there: Path
+) -> None:
+    (there / "f").symlink_to("f")
+    with pytest.raises(SSHConnectError, match="Too many levels of symbolic links"):
+        await bring(server, (local, there / "f"))
 
 
 async def test_a_digest_that_nobody_waits_for_ends(local: Path, there: Path) -> None:
