@@ -5,16 +5,18 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import cli
 from tests.cli import COMMAND, Ask, Run, call, ensured, forget, record_elsewhere
 from trio_lifecycle._cli import _log_file
-from trio_lifecycle._cli._log_file import LogFile
+from trio_lifecycle._cli._log_file import LocalLogFile
 
 all_stopped, ask, handlers = cli.all_stopped, cli.ask, cli.handlers
 
@@ -158,14 +160,18 @@ def test_the_last_lines_are_those_of_splitting_the_whole(
     path.write_bytes(whole)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_log_file, "_CHUNK_BYTES", chunk)
-        log = LogFile(path)
-        try:
-            log.skip_to_last(lines)
-            read = b"".join(iter(log.read, b""))
-        finally:
-            log.close()
+        read = trio.run(_read_last, path, lines)
     split = re.findall(rb"[^\n]*\n|[^\n]+", whole)
     assert b"".join(split[len(split) - min(lines, len(split)) :]) == read
+
+
+async def _read_last(path: Path, lines: int) -> bytes:
+    log, read = LocalLogFile(path), b""
+    with closing(log):
+        await log.skip_to_last(lines)
+        while chunk := await log.read():
+            read += chunk
+    return read
 
 
 # --- what comes after it --------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from trio_lifecycle._errors import (
     StallTimeoutError,
 )
 from trio_lifecycle._record_errors import ClaimTimeoutError, DaemonNotRunningError
+from trio_lifecycle._ssh_errors import SSHConnectError
 
 # The numbers are those of timeout(1) and env(1), of POSIX shells for signals, and of init scripts
 # for what runs not (Linux Standard Base Core 5.0, section 22.2).
@@ -82,7 +83,8 @@ EXIT_STATUSES: Final = (
     ExitStatus(
         "125",
         "the daemon died before it was ready, or ended by itself while it was needed, whatever "
-        "its own status; or it could not be had or stopped for another reason",
+        "its own status; or it could not be had or stopped for another reason, such as a machine "
+        "that can't be reached",
     ),
     ExitStatus("126", "the program is there but can't be executed"),
     ExitStatus("127", "the program was not found"),
@@ -98,7 +100,11 @@ ENSURE_EXIT_STATUSES: Final = (
     ),
     ExitStatus("2", "wrong use, or a configuration that can't be meant; nothing was started"),
     ExitStatus("3", "another program stopped it while it was being started"),
-    ExitStatus("4", "it can't be told whether it runs, or it runs but is not up; nothing was done"),
+    ExitStatus(
+        "4",
+        "it can't be told whether it runs, as on a machine that can't be reached, or it runs but "
+        "is not up; nothing was done",
+    ),
     ExitStatus("124", "it was not ready in time, or another program was starting it for too long"),
     ExitStatus(
         "125",
@@ -124,7 +130,11 @@ DAEMON_EXIT_STATUSES: Final = (
     ExitStatus("1", "`logs`: there is none"),
     ExitStatus("2", "wrong use; nothing was done"),
     ExitStatus("3", "`status`: one is not running"),
-    ExitStatus("4", "whether one runs can't be told, which counts for more than 3"),
+    ExitStatus(
+        "4",
+        "whether one runs can't be told, as on a machine that can't be reached, which counts for "
+        "more than 3",
+    ),
     ExitStatus(
         "125",
         "`stop`: a process outlived SIGKILL; all: the registry or the log file can't be used, or "
@@ -150,7 +160,7 @@ def status_of_error(error: LifecycleError) -> int:
             return WRONG_USE
         case DaemonNotRunningError():
             return NOT_RUNNING
-        case DaemonStateUnknownError():
+        case DaemonStateUnknownError() | SSHConnectError():
             return UNKNOWN
         case ReadyTimeoutError() | StallTimeoutError() | ClaimTimeoutError():
             return TIMED_OUT

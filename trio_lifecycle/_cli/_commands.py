@@ -9,6 +9,7 @@ from trio_lifecycle._cli._ensure import Ensure
 from trio_lifecycle._cli._forget import Forget
 from trio_lifecycle._cli._logs import Logs
 from trio_lifecycle._cli._logs import Wanted as WantedLog
+from trio_lifecycle._cli._machine_options import HERE, MachineOptions
 from trio_lifecycle._cli._options import (
     ALREADY,
     DAEMON,
@@ -45,6 +46,7 @@ from trio_lifecycle._cli._wait import Wait
 def run(
     *program: Program,
     ready: ReadyOptions = NOTHING_SAID,
+    machine: MachineOptions = HERE,
     name: Name = None,
     env: Env = None,
     secret_env: SecretEnv = None,
@@ -97,6 +99,7 @@ def run(
         command=program,
         name=name,
         ready=ready,
+        machine=machine,
         stop_timeout=stop_timeout,
         env=tuple(env or ()),
         secret_env=tuple(secret_env or ()),
@@ -118,6 +121,7 @@ def run(
 def ensure(
     *program: Program,
     ready: ReadyOptions = NOTHING_SAID,
+    machine: MachineOptions = HERE,
     name: Name = None,
     env: Env = None,
     secret_env: SecretEnv = None,
@@ -162,6 +166,7 @@ def ensure(
         usage=ENSURE_USAGE,
         name=name,
         ready=ready,
+        machine=machine,
         stop_timeout=stop_timeout,
         env=tuple(env or ()),
         secret_env=tuple(secret_env or ()),
@@ -181,6 +186,7 @@ def ensure(
 
 def status(
     *name: Annotated[str, Parameter(help="What daemons are called; all, if none is named.")],
+    machine: MachineOptions = HERE,
     json: DaemonLines = False,
     registry: Registry = None,
 ) -> int:
@@ -189,13 +195,14 @@ def status(
     The exit status is 0 when all of them run, 3 when one does not, and 4
     when that can't be told.
     """
-    return Status(names=name, json=json, registry=registry)()
+    return Status(names=name, json=json, registry=registry, machine=machine)()
 
 
 def logs(
     name: DaemonName,
     /,
     *,
+    machine: MachineOptions = HERE,
     follow: Annotated[
         bool, option(SHOWN, "Go on with what it writes, until it has ended.", "-f")
     ] = False,
@@ -206,16 +213,18 @@ def logs(
     registry: Registry = None,
 ) -> int:
     """Show the end of what a daemon has written, also of one that has ended."""
-    return trio.run(Logs(WantedLog(name=name, follow=follow, lines=lines, registry=registry)))
+    wanted = WantedLog(name=name, follow=follow, lines=lines, registry=registry, machine=machine)
+    return trio.run(Logs(wanted))
 
 
-def wait(name: DaemonName, /, *, registry: Registry = None) -> int:
+def wait(name: DaemonName, /, *, machine: MachineOptions = HERE, registry: Registry = None) -> int:
     """Wait until a daemon has ended; one that is not running has."""
-    return trio.run(Wait(name=name, registry=registry))
+    return trio.run(Wait(name=name, registry=registry, machine=machine))
 
 
 def stop(
     *name: Annotated[str, Parameter(help="What the daemons are called.")],
+    machine: MachineOptions = HERE,
     every: Annotated[bool, option(STOP, "All that are recorded.", name="--all")] = False,
     forget: Annotated[
         bool,
@@ -245,6 +254,7 @@ def stop(
         names=name,
         every=every,
         forget=forget,
+        machine=machine,
         stop_timeout=stop_timeout,
         json=json,
         quiet=quiet,
@@ -276,6 +286,7 @@ def reap(
 
     On a terminal it asks first. Elsewhere it only shows what there is, unless
     --yes is given. A program that is still running keeps its daemons; so do
-    daemons that were left running on purpose.
+    daemons that were left running on purpose. Only this machine is looked at:
+    on others a guard ends what has lost its owner.
     """
     return Reap(instances=tuple(instance or ()), yes=yes, grace=grace, json=json)()

@@ -95,6 +95,7 @@ class Display:
         awaited: Says what the daemon's start waits for; empty where it does not wait.
         last_seen: Says what was seen of that last.
         blot_out: Takes secrets out of a text.
+        machine: Where it runs, if that is not this machine.
     """
 
     def __init__(self, outlet: Outlet, paint: Paint, verbosity: int) -> None:
@@ -110,6 +111,7 @@ class Display:
         self._asked = False
         self.announces = True
         self.adopted = False
+        self.machine = ""
         self.awaited: Callable[[], str] = lambda: ""
         self.last_seen: Callable[[], str] = lambda: ""
         self.blot_out: Callable[[str], str] = lambda text: text
@@ -167,13 +169,14 @@ class Display:
                 if self.announces:
                     place = place_of(event.url, event.port)
                     at = f" at {place}" if place else ""
-                    self.say(f"ready{at}, process {event.pid}, after {event.ready_after_s:.2f} s")
+                    who = f"process {event.pid}{self._there}"
+                    self.say(f"ready{at}, {who}, after {event.ready_after_s:.2f} s")
             case Adopted():
                 self.end_wait()
                 self.adopted = True
                 if self.announces:
                     at = f" at {printable(event.url)}" if event.url else ""
-                    who = _owner(event.pid)
+                    who = self._owner(event.pid)
                     self.say(f"ran already{at}, {who}: it is used, and left running")
             case Unseen():
                 self.say(_sentence(event))
@@ -184,6 +187,17 @@ class Display:
                 self._last_words.append(f"ended ({describe_status(event.status)})")
             case Stopped() | Left():
                 self._last_words.append(_sentence(event))
+
+    @property
+    def _there(self) -> str:
+        return f" on {self.machine}" if self.machine else ""
+
+    def _owner(self, pid: int | None) -> str:
+        if pid is None:
+            return "a process that can't be seen"
+        # On another machine it is another process that has the number.
+        command = "" if self.machine else command_line(pid)
+        return f"process {pid}{self._there}" + (f" ({command})" if command else "")
 
     def _say_step(self, event: Event) -> None:
         if self._verbosity >= VERBOSE:
@@ -273,10 +287,3 @@ def place_of(url: str | None, port: int | None) -> str:
 def _starter(pid: int | None) -> str:
     who = "another program" if pid is None else f"process {pid}"
     return f"{who}, which is starting or stopping it"
-
-
-def _owner(pid: int | None) -> str:
-    if pid is None:
-        return "a process that can't be seen"
-    command = command_line(pid)
-    return f"process {pid} ({command})" if command else f"process {pid}"

@@ -3,6 +3,7 @@
 from typing import Any
 
 from trio_lifecycle._cli._codes import ALL_WELL, UNANNOUNCED
+from trio_lifecycle._cli._connect import connect
 from trio_lifecycle._cli._cure import cure_of
 from trio_lifecycle._cli._display import VERBOSE, place_of
 from trio_lifecycle._cli._onlooker import Onlooker
@@ -50,7 +51,10 @@ class Ensure:
         onlooker = self._onlooker = Onlooker(self._plan, self._session)
         config = onlooker.describe(Output(), detach=True)
         registry = registry_at(self._plan.registry)
-        lifecycle = DaemonLifecycle(config, observer=self._observe, registry=registry)
+        await connect(self._plan.machine, self._session.display)
+        lifecycle = DaemonLifecycle(
+            config, spawner=self._plan.spawner(), observer=self._observe, registry=registry
+        )
         try:
             daemon = await lifecycle.ensure_running()
         except (DiedBeforeReadyError, ReadyTimeoutError, StallTimeoutError, ReadyError) as error:
@@ -59,14 +63,15 @@ class Ensure:
             return status
         except DaemonStateUnknownError as error:
             status = self._session.report(error)
-            if cure := await cure_of(error, registry, self._plan.registry):
+            if cure := await cure_of(error, registry, self._plan.registry, self._plan.machine):
                 self._session.display.complain(cure)
             return status
         self._announced = True
         if onlooker.json is None:
-            self._session.out.write(Secrets(config.secrets).blot_out(f"{in_words(daemon)}\n"))
+            words = in_words(daemon, self._session.display.machine)
+            self._session.out.write(Secrets(config.secrets).blot_out(f"{words}\n"))
         else:
-            facts = as_facts(daemon)
+            facts = as_facts(daemon, self._session.display.machine)
             url = None if daemon.url is None else Secrets(config.secrets).blot_out(daemon.url)
             onlooker.json.write(facts | {"url": url})
         if self._plan.verbosity >= VERBOSE:
@@ -109,20 +114,20 @@ class Ensure:
         who = "" if self._up.pid is None else f" as process {self._up.pid}"
         self._session.display.complain(
             f"{why}{self._up.name} runs{who}; stop it with: "
-            f"{how_to_stop(self._up.name, self._plan.registry)}"
+            f"{how_to_stop(self._up.name, self._plan.registry, *self._plan.machine.words())}"
         )
         return UNANNOUNCED
 
 
-def in_words(daemon: DaemonHandle) -> str:
+def in_words(daemon: DaemonHandle, machine: str) -> str:
     """Say where a daemon is: ``http://127.0.0.1:8080/ (process 4711, spawned)``."""
     process = "a process that can't be seen" if daemon.pid is None else f"process {daemon.pid}"
     place = place_of(daemon.url, daemon.port)
-    facts = f"{process}, {daemon.origin}"
+    facts = f"{process}{f' on {machine}' if machine else ''}, {daemon.origin}"
     return f"{place} ({facts})" if place else facts
 
 
-def as_facts(daemon: DaemonHandle) -> dict[str, Any]:
+def as_facts(daemon: DaemonHandle, machine: str) -> dict[str, Any]:
     """Say the same to machines; what is unknown is null."""
     return {
         "event": "ensured",
@@ -132,4 +137,5 @@ def as_facts(daemon: DaemonHandle) -> dict[str, Any]:
         "port": daemon.port,
         "origin": daemon.origin,
         "instance_id": daemon.instance_id,
+        "machine": machine or None,
     }

@@ -3,6 +3,7 @@
 from typing import Final
 
 from trio_lifecycle._cli._codes import ALL_WELL
+from trio_lifecycle._cli._connect import connect
 from trio_lifecycle._cli._display import QUIET
 from trio_lifecycle._cli._json_lines import json_line
 from trio_lifecycle._cli._sentences import printable
@@ -38,6 +39,7 @@ class Forget:
 
     async def _forget_all(self) -> int:
         self._wanted.check()
+        await connect(self._wanted.machine, self._session.display)
         registry = registry_to_read(self._wanted.registry)
         for name in check_names(self._wanted.names):
             await self._forget(name, registry)
@@ -49,7 +51,7 @@ class Forget:
             self._session.display.say(unrecorded(name, await registry.daemons()), name)
             self._tell(Finding(name, "gone"), removed=False)
             return
-        finding = await look_at(record)
+        finding = await look_at(record, self._wanted.machine)
         removed = await registry.remove(record)
         if not removed:
             self._session.display.say("its record was exchanged meanwhile, and is left", name)
@@ -59,9 +61,14 @@ class Forget:
         else:
             self._session.display.complain(
                 f"{name} runs on, and is known to nobody any more: {_process(record)}; "
-                f"end it with: kill {record.pid}"
+                f"end it with: kill {record.pid}{self._there}"
             )
         self._tell(finding, removed=removed)
+
+    @property
+    def _there(self) -> str:
+        machine = self._session.display.machine
+        return f" (on {machine})" if machine else ""
 
     def _tell(self, finding: Finding, *, removed: bool) -> None:
         if self._wanted.json:

@@ -8,16 +8,22 @@ import trio
 from attrs import frozen
 
 from trio_lifecycle._cli._codes import ALL_WELL, NO_LOG, NOT_KEPT_UP, status_of_error
-from trio_lifecycle._cli._log_file import LogFile
+from trio_lifecycle._cli._connect import connect
+from trio_lifecycle._cli._log_file import LocalLogFile, LogFile
+from trio_lifecycle._cli._machine_options import HERE, MachineOptions
 from trio_lifecycle._cli._outlet import Outlet
 from trio_lifecycle._cli._paint import Paint
 from trio_lifecycle._cli._session import STDOUT, Session
-from trio_lifecycle._cli._which import check_names, registry_at, registry_to_read
+from trio_lifecycle._cli._which import (
+    check_names,
+    is_elsewhere,
+    registry_at,
+    registry_to_read,
+)
 from trio_lifecycle._errors import ConfigError, DaemonStateUnknownError, LifecycleError
 from trio_lifecycle._framing import LineFramer
 from trio_lifecycle._state_dir import log_path
 from trio_lifecycle.abc import DaemonRecord, Process
-from trio_lifecycle.spawner._local import LocalSpawner
 
 # As many as fit on a terminal of 24 lines, with the prompts around them.
 DEFAULT_LINES: Final = 20
@@ -34,6 +40,7 @@ class Wanted:
     lines: str | None = None
     follow: bool = False
     registry: str | None = None
+    machine: MachineOptions = HERE
 
     def count(self) -> int | None:
         """Give how many lines to begin with; None for all.
@@ -105,32 +112,38 @@ class Logs:
     async def _find_and_show(self) -> int:
         lines = self._wanted.count()
         check_names([self._wanted.name])
+        await connect(self._wanted.machine, self._session.display)
         record = await registry_to_read(self._wanted.registry).get(self._wanted.name)
-        path = self._path_of(record)
+        path = await self._path_of(record)
         if path is None:
             return self._complain("its output is not kept: it was found running", NO_LOG)
         try:
-            log = LogFile(path)
+            log = await self._open(path)
         except FileNotFoundError:
-            unless = "" if record is not None else ", nor is it recorded"
-            return self._complain(f"has no log: {path} is not there{unless}", NO_LOG)
+            return self._complain(f"has no log: {path} is not there{_but(record)}", NO_LOG)
         except OSError as error:
             return self._complain(f"its log can't be read: {error}", NOT_KEPT_UP)
         try:
             if lines is not None:
-                log.skip_to_last(lines)
+                await log.skip_to_last(lines)
             return await self._show(log, record)
         except OSError as error:
             return self._complain(f"its log can't be shown: {error}", NOT_KEPT_UP)
         finally:
             log.close()
 
+    async def _open(self, path: str) -> LogFile:
+        machine = self._wanted.machine
+        if machine.is_here:
+            return LocalLogFile(Path(path))
+        return await machine.elsewhere().open_log(path)
+
     async def _show(self, log: LogFile, record: DaemonRecord | None) -> int:
         status, process = ALL_WELL, None
         problem: LifecycleError | None = None
         if self._wanted.follow and record is not None:
             try:
-                process = await LocalSpawner().find_process(record)
+                process = await self._wanted.machine.spawner().find_process(record)
             except DaemonStateUnknownError as error:
                 status, problem = status_of_error(error), error
         printer = Printer(self._session.out)
@@ -143,23 +156,38 @@ class Logs:
             self._session.display.say("has ended" if process else "is not running")
         return status
 
-    def _path_of(self, record: DaemonRecord | None) -> Path | None:
-        if record is None:
-            directory = registry_at(self._wanted.registry).log_directory
-            return log_path(os.environ, self._wanted.name, directory)
-        return None if record.log_file is None else Path(record.log_file)
+    async def _path_of(self, record: DaemonRecord | None) -> str | None:
+        machine = self._wanted.machine
+        if record is not None:
+            if not machine.is_here:
+                # Another machine may have a log of that name, too.
+                await machine.elsewhere().insist_on(record)
+            return record.log_file
+        if not machine.is_here:
+            return await machine.elsewhere().default_log(self._wanted.name)
+        directory = registry_at(self._wanted.registry).log_directory
+        return str(log_path(os.environ, self._wanted.name, directory))
 
     def _complain(self, problem: str, status: int) -> int:
         self._session.display.complain(f"{self._wanted.name}: {problem}")
         return status
 
 
+def _but(record: DaemonRecord | None) -> str:
+    """Say why a log may not be there."""
+    if record is None:
+        return ", nor is it recorded"
+    return f"; it may be on {record.host}: ask with --host" if is_elsewhere(record) else ""
+
+
 async def _follow(log: LogFile, process: Process | None, printer: Printer) -> None:
     """Show all there is, and all that comes until the process has ended."""
     while True:
+        if process is not None:
+            await process.look()
         # Looked at before the file is read: what an ended process wrote is all there.
         is_last = process is None or process.ended
-        while chunk := log.read():
+        while chunk := await log.read():
             await printer.show(chunk)
         if process is None or is_last:
             return

@@ -6,6 +6,7 @@ from cyclopts import Group, Parameter
 
 READY: Final = Group.create_ordered("When it is ready: all that is said of it")
 DAEMON: Final = Group.create_ordered("The daemon")
+MACHINE: Final = Group.create_ordered("On which machine: this one, without --host")
 ALREADY: Final = Group.create_ordered("When it runs already, or is being started")
 USE: Final = Group.create_ordered("What it is for")
 SEARCH: Final = Group.create_ordered("What is killed")

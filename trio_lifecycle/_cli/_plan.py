@@ -11,6 +11,7 @@ from attrs import field, frozen
 
 from trio_lifecycle._cli._fill import with_markers
 from trio_lifecycle._cli._listen import read_sockets
+from trio_lifecycle._cli._machine_options import HERE, MachineOptions
 from trio_lifecycle._cli._numbers import read_number
 from trio_lifecycle._cli._ready_options import NOTHING_SAID, ReadyOptions
 from trio_lifecycle._config import LifecycleConfig, OnChange
@@ -19,8 +20,7 @@ from trio_lifecycle._errors import ConfigError
 from trio_lifecycle._guarantee import OWNED, Guarantee
 from trio_lifecycle._ladder import DEFAULT_STOP_LADDER, StopLadder
 from trio_lifecycle._markers import CALLBACK_URL, markers_in
-from trio_lifecycle.abc import ReadyMode
-from trio_lifecycle.spawner._local import LocalSpawner
+from trio_lifecycle.abc import ReadyMode, Spawner
 
 USAGE: Final = "trio-lifecycle run [OPTIONS] -- PROGRAM [ARGS...]"
 ENSURE_USAGE: Final = USAGE.replace("run", "ensure")
@@ -45,6 +45,7 @@ class Plan:
     usage: str = USAGE
     name: str | None = None
     ready: ReadyOptions = NOTHING_SAID
+    machine: MachineOptions = HERE
     stop_timeout: str | None = None
     env: tuple[str, ...] = field(default=(), repr=False)
     secret_env: tuple[str, ...] = ()
@@ -102,12 +103,13 @@ class Plan:
         env = _variables(self.env)
         args = [with_markers(arg) for arg in args]
         self._insist_on_callback([*args, *env.values()])
+        self._insist_on_own_sockets()
         return LifecycleConfig(
-            _program(program),
+            _program(program) if self.machine.is_here else program,
             args=args,
             env=env,
             secret_env=_secrets(self.secret_env),
-            working_dir=_directory(self.cwd),
+            working_dir=self._directory(),
             user=_user(self.user),
             listen=read_sockets(self.listen, self.listen_unix),
             ready_mode=ready_mode,
@@ -123,17 +125,19 @@ class Plan:
             name=program.rpartition("/")[2] if self.name is None else self.name,
         )
 
-    def spawner(self) -> LocalSpawner:
-        """Say what promises are made for its end.
+    def spawner(self, *, forwards: bool = False) -> Spawner:
+        """Say where it runs, and what promises are made for its end.
+
+        Args:
+            forwards: Whether its address is to be one of this machine, wherever it runs.
 
         Raises:
-            ConfigError: There is no such promise.
+            ConfigError: That can't be meant; it names the option.
         """
-        if self.guarantee is None:
-            return LocalSpawner()
-        if self.guarantee not in OWNED:
+        if self.guarantee is not None and self.guarantee not in OWNED:
             raise ConfigError("--guarantee", f"is one of {', '.join(OWNED)}")
-        return LocalSpawner(guarantee=cast("Guarantee", self.guarantee))
+        guarantee = cast("Guarantee | None", self.guarantee)
+        return self.machine.spawner(guarantee, forwards=forwards)
 
     def _checked_command(self) -> tuple[str, ...]:
         if not self.command:
@@ -146,6 +150,20 @@ class Plan:
     def _insist_on_callback(self, texts: Iterable[str]) -> None:
         if CALLBACK_URL in markers_in(texts) and not self.ready.callback:
             raise ConfigError("{callback_url}", "has a value only with --callback")
+
+    def _insist_on_own_sockets(self) -> None:
+        for option, given in (("--listen", self.listen), ("--listen-unix", self.listen_unix)):
+            if given and not self.machine.is_here:
+                problem = "exclude each other; no socket can be passed to another machine"
+                raise ConfigError(f"{option} and --host", problem)
+
+    def _directory(self) -> Path | None:
+        if self.cwd is None or self.machine.is_here:
+            return _directory(self.cwd)
+        if not self.cwd:
+            raise ConfigError("--cwd", "'' is no directory")
+        # From the directory of the login there, where it is relative.
+        return Path(self.cwd)
 
     def _claim_timeout(self) -> float | None:
         if self.claim_timeout is None:

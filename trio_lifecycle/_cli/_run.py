@@ -6,6 +6,7 @@ import trio
 
 from trio_lifecycle._cli._codes import NOT_EXECUTABLE, status_beside_command, status_of_command
 from trio_lifecycle._cli._command import Command
+from trio_lifecycle._cli._connect import connect
 from trio_lifecycle._cli._display import QUIET
 from trio_lifecycle._cli._onlooker import Onlooker
 from trio_lifecycle._cli._plan import Plan
@@ -46,10 +47,14 @@ class Run:
         quiet = self._plan.verbosity <= QUIET
         timestamps = self._plan.timestamps
         output = Output() if quiet else Output(to=onlooker.show, timestamps=timestamps)
-        return await self._use(onlooker.describe(output), onlooker)
+        config = onlooker.describe(output)
+        await connect(self._plan.machine, self._session.display)
+        return await self._use(config, onlooker)
 
     async def _use(self, config: LifecycleConfig, onlooker: Onlooker) -> int:
-        lifecycle = DaemonLifecycle(config, spawner=self._plan.spawner(), observer=onlooker.observe)
+        # Its address is that of this machine, for as long as it is used.
+        spawner = self._plan.spawner(forwards=True)
+        lifecycle = DaemonLifecycle(config, spawner=spawner, observer=onlooker.observe)
         async with lifecycle.running() as daemon:
             self._daemon = daemon
             then = self._plan.then

@@ -28,6 +28,8 @@ _FIELDS: Final = {
     "user": "--user",
     "listen": "--listen",
     "output.prefix": "--prefix",
+    "host": "--host",
+    "host_key": "--host-key",
 }
 _ANY_WORD: Final = re.compile(r"\{(FREE_PORT|CALLBACK_URL)\}|\b(" + "|".join(_WORDS) + r")\b")
 
@@ -36,6 +38,16 @@ _PHRASES: Final = (
     (re.compile(r"\b(on_change)='(\w+)' or '(\w+)'"), r"\1 \2 or \3"),
     (re.compile(r"\bname='(\w+)'"), r"\1"),
     (re.compile(r"\bLocalSpawner\(guarantee='(\w+)'\)"), r"--guarantee \1"),
+    (re.compile(r"\bSSHSpawner\(\.\.\., user=\.\.\.\)"), "--host USER@HOST"),
+    (re.compile(r"\bclient_keys="), "--identity"),
+    (re.compile(r"\bagent=None\b"), "--no-agent"),
+    (re.compile(r"\bconfig=None\b"), "--ssh-config none"),
+    (re.compile(r"\bhost_key=|(?<=given as )host_key\b"), "--host-key"),
+    # No passphrase is taken: others could read it in the list of processes.
+    (re.compile(r", or with passphrase="), ""),
+    (re.compile(r"\bGive what unlocks it as passphrase=, or have"), "Have"),
+    (re.compile(r" \(connect_timeout\)"), ""),
+    (re.compile(r"; who logs in there is user=.* is tunnel=$"), ""),
 )
 
 # What errors put before the end of a daemon's output.

@@ -16,16 +16,23 @@ from trio_lifecycle._cli._codes import (
     status_of_error,
 )
 from trio_lifecycle._cli._complaints import complaints_to
+from trio_lifecycle._cli._connect import connect_plainly
 from trio_lifecycle._cli._display import place_of
 from trio_lifecycle._cli._json_lines import json_line
+from trio_lifecycle._cli._machine_options import HERE, MachineOptions
 from trio_lifecycle._cli._sentences import printable, sentence_of
 from trio_lifecycle._cli._speech import STDOUT, answer, say
 from trio_lifecycle._cli._tables import empty_table, fits, in_words, render
-from trio_lifecycle._cli._which import check_names, none_recorded, registry_to_read, unrecorded
+from trio_lifecycle._cli._which import (
+    check_names,
+    is_elsewhere,
+    none_recorded,
+    registry_to_read,
+    unrecorded,
+)
 from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError
 from trio_lifecycle._status import signal_name
 from trio_lifecycle.abc import DaemonRecord
-from trio_lifecycle.spawner._local import LocalSpawner
 
 State = Literal["running", "starting", "stopping", "gone", "unknown"]
 
@@ -66,6 +73,7 @@ class Status:
     names: tuple[str, ...] = ()
     registry: str | None = None
     json: bool = False
+    machine: MachineOptions = HERE
 
     def __call__(self) -> int:
         """Look, and show what there is; nothing is changed.
@@ -83,20 +91,31 @@ class Status:
 
     async def _look(self) -> list[Finding]:
         wanted = check_names(self.names)
+        await connect_plainly(self.machine)
         records = await registry_to_read(self.registry).daemons()
-        found = {record.name: await look_at(record) for record in records}
+        recorded = {record.name: record for record in records}
         if not wanted:
-            return list(found.values())
+            return [await self._look_at(record) for record in await self._asked_of(records)]
         return [
-            found.get(name) or Finding(name, "gone", problem=unrecorded(name, records))
+            await self._look_at(recorded[name])
+            if name in recorded
+            else Finding(name, "gone", problem=unrecorded(name, records))
             for name in wanted
         ]
+
+    async def _asked_of(self, records: list[DaemonRecord]) -> list[DaemonRecord]:
+        if self.machine.is_here:
+            return records
+        return await self.machine.elsewhere().those_of(records)
+
+    async def _look_at(self, record: DaemonRecord) -> Finding:
+        return await look_at(record, self.machine)
 
     def _show(self, findings: list[Finding]) -> int:
         if status := answer(self._text(findings)):
             return status
         if not findings:
-            say(none_recorded(self.registry))
+            say(none_recorded(self.registry, self.machine.host))
         for finding in findings:
             if finding.problem:
                 say(f"{_KNOWN[finding.state].format(finding.name)}: {printable(finding.problem)}")
@@ -109,12 +128,14 @@ class Status:
         return as_table(recorded, STDOUT) if recorded else ""
 
 
-async def look_at(record: DaemonRecord) -> Finding:
-    """Look whether the daemon of a record runs."""
+async def look_at(record: DaemonRecord, machine: MachineOptions) -> Finding:
+    """Look on a machine whether the daemon of a record runs there."""
     try:
-        process = await LocalSpawner().find_process(record)
+        process = await machine.spawner().find_process(record)
     except DaemonStateUnknownError as error:
-        return Finding(record.name, "unknown", record, error.problem)
+        ask = machine.is_here and is_elsewhere(record)
+        hint = f"; ask {record.host} with --host" if ask else ""
+        return Finding(record.name, "unknown", record, f"{error.problem}{hint}")
     if process is None or process.ended:
         return Finding(record.name, "gone", record)
     return Finding(record.name, "running" if record.state == "ready" else record.state, record)
@@ -167,24 +188,30 @@ def as_table(findings: list[Finding], fd: int) -> str:
 
 
 def _table(findings: list[Finding], *, with_age: bool) -> Table:
+    machines = [_machine(finding) for finding in findings]
     table = empty_table()
     table.add_column("daemon")
     table.add_column("state")
     table.add_column("process", justify="right")
     if with_age:
         table.add_column("age", justify="right")
+    if any(machines):
+        table.add_column("machine")
     table.add_column("where")
-    for finding in findings:
+    for finding, machine in zip(findings, machines, strict=True):
         # No plain text: what looks like Rich's markup is the daemon's own.
         name, state, where = Text(finding.name), _state(finding), _where(finding)
         age = (_age(finding),) if with_age else ()
-        table.add_row(name, state, _pid(finding), *age, where)
+        on = (Text(machine),) if any(machines) else ()
+        table.add_row(name, state, _pid(finding), *age, *on, where)
     return table
 
 
 def _lines(finding: Finding) -> Text:
     age = _age(finding)
-    facts = f", process {_pid(finding)}" + (f", {age}" if age else "")
+    machine = _machine(finding)
+    on = f" on {machine}" if machine else ""
+    facts = f", process {_pid(finding)}{on}" + (f", {age}" if age else "")
     where = _where(finding)
     place = Text.assemble("\n  ", where) if where else ""
     return Text.assemble(finding.name, "\n  ", _state(finding), facts, place)
@@ -197,6 +224,12 @@ def _state(finding: Finding) -> Text:
 def _pid(finding: Finding) -> str:
     assert finding.record is not None
     return str(finding.record.pid)
+
+
+def _machine(finding: Finding) -> str:
+    """Name the machine, as it names itself; nothing where it is this one."""
+    assert finding.record is not None
+    return printable(finding.record.host) if is_elsewhere(finding.record) else ""
 
 
 def _age(finding: Finding) -> str:

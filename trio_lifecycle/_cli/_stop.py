@@ -7,9 +7,11 @@ from attrs import frozen
 
 from trio_lifecycle._attach import attach
 from trio_lifecycle._cli._codes import ALL_WELL, status_of_error
+from trio_lifecycle._cli._connect import connect
 from trio_lifecycle._cli._cure import cure_of
 from trio_lifecycle._cli._display import QUIET, Wait
 from trio_lifecycle._cli._json_lines import json_line
+from trio_lifecycle._cli._machine_options import HERE, MachineOptions
 from trio_lifecycle._cli._plan import read_ladder
 from trio_lifecycle._cli._sentences import sentence_of
 from trio_lifecycle._cli._session import Session
@@ -35,6 +37,7 @@ class Wanted:
     registry: str | None = None
     json: bool = False
     quiet: bool = False
+    machine: MachineOptions = HERE
 
     def check(self) -> StopLadder | None:
         """Give the ladder that was asked for, if one was.
@@ -81,11 +84,16 @@ class Stop:
     async def _stop_all(self) -> int:
         ladder = self._wanted.check()
         registry = registry_to_read(self._wanted.registry)
+        machine = self._wanted.machine
+        await connect(machine, self._session.display)
         records = await registry.daemons()
         every = tuple(record.name for record in records)
+        if self._wanted.every and not machine.is_here:
+            # Those of other machines are not meant.
+            every = tuple(record.name for record in await machine.elsewhere().those_of(records))
         self._left = list(every if self._wanted.every else check_names(self._wanted.names))
         if not self._left:
-            self._session.display.say(none_recorded(self._wanted.registry))
+            self._session.display.say(none_recorded(self._wanted.registry, machine.host))
         self._session.display.begin(Wait("stopping", lambda: "", lambda: ", ".join(self._left)))
         async with trio.open_nursery() as nursery:
             for name in tuple(self._left):
@@ -97,7 +105,9 @@ class Stop:
 
     async def _stop(self, name: str, registry: Registry, ladder: StopLadder | None) -> None:
         try:
-            daemon = await attach(name, registry, observer=self._observe)
+            daemon = await attach(
+                name, registry, spawner=self._wanted.machine.spawner(), observer=self._observe
+            )
             self._handles[name] = daemon
             report = await daemon.stop(ladder)
         except DaemonNotRunningError as error:
@@ -106,7 +116,7 @@ class Stop:
         except LifecycleError as error:
             self._statuses.append(status_of_error(error))
             self._session.display.complain(sentence_of(error, with_output=False))
-            if cure := await cure_of(error, registry, self._wanted.registry):
+            if cure := await cure_of(error, registry, self._wanted.registry, self._wanted.machine):
                 self._session.display.complain(cure)
             self._conclude(name, {"error": str(error)})
             return

@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from trio_lifecycle._errors import ConfigError
+from trio_lifecycle._machine import host_name, this_boot
 from trio_lifecycle._names import check_name
 from trio_lifecycle._state_dir import registry_path
 from trio_lifecycle.abc import DaemonRecord, Registry
@@ -72,12 +73,18 @@ def unrecorded(name: str, records: Iterable[DaemonRecord]) -> str:
     return f"nothing of that name is recorded{hint}"
 
 
+def is_elsewhere(record: DaemonRecord) -> bool:
+    """Say whether a daemon is recorded as running on another machine than this."""
+    return record.boot_id != this_boot() and record.host != host_name()
+
+
 def how_to_stop(name: str, path: str | None, *options: str) -> str:
     """Write the command that stops a daemon of the registry in this file."""
     place = () if path is None else ("--registry", path)
     return shlex.join(["trio-lifecycle", "stop", *options, *place, name])
 
 
-def none_recorded(path: str | None) -> str:
-    """Say that a registry is empty."""
-    return "no daemon is recorded" + ("" if path is None else f" in {path}")
+def none_recorded(path: str | None, host: str | None) -> str:
+    """Say that nothing is recorded in a registry, or nothing of that machine."""
+    where = "" if path is None else f" in {path}"
+    return f"no daemon is recorded{where}" + ("" if host is None else f" as running on {host}")
