@@ -32,7 +32,7 @@ class Elsewhere(SSHSpawner):
     @property
     def name(self) -> str:
         """The machine, as it was named."""
-        return self._machine.host
+        return self._target.host
 
     async def facts(self) -> HostFacts:
         """Connect, and give what the machine says of itself.
