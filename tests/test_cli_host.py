@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import cli
-from tests.cli import Ask, Run, change_record, ensured, on_terminal, record_elsewhere
+from tests.cli import Ask, Run, change_record, ensured, forget, on_terminal, record_elsewhere
 from tests.plugins.needs import find_program
 from tests.ssh_server import running_server
 from tests.sshd import Server, free_port, make_key, running_sshd
@@ -62,11 +63,9 @@ def facts(text: str) -> list[dict[str, Any]]:
 
 def wait_gone(pidfd: int) -> None:
     """Wait for the end of a process, wherever it comes from."""
-    with socket.socket() as _:
-        import select
-
-        assert select.select([pidfd], [], [], cli.PATIENCE_S)[0]
+    ended = select.select([pidfd], [], [], cli.PATIENCE_S)[0]
     os.close(pidfd)
+    assert [pidfd] == ended
 
 
 # --- a daemon that is left running ----------------------------------------------------------------
@@ -210,14 +209,15 @@ def test_one_of_another_machine_is_unknown_until_that_is_named(
     assert "; ask elsewhere with --host\n" in shown.err
     # No other than the machine that was named is asked, and its daemons alone are shown.
     assert "" == ask("status", *host).out
-    for words in (("status", "far"), ("stop", "far"), ("logs", "far"), ("wait", "far")):
-        done = ask(words[0], *host, *words[1:])
+    for command in ("status", "stop", "logs", "wait"):
+        done = ask(command, *host, "far")
         assert 4 == done.status
         both = f"machine elsewhere, and 127.0.0.1 is {socket.gethostname()}"
         assert both in done.err
     assert "it may be on elsewhere: ask with --host\n" in ask("logs", "far").err
     cure = "if elsewhere can be reached over SSH, name it by --host; if you know that far is gone"
     assert cure in ask("stop", "far").err
+    forget("far")
 
 
 def test_on_a_narrow_terminal_the_machine_stands_behind_the_process() -> None:
@@ -225,6 +225,7 @@ def test_on_a_narrow_terminal_the_machine_stands_behind_the_process() -> None:
     with on_terminal("status", COLUMNS="40") as shown:
         shown.end()
     assert "unknown\x1b[0m, process 4711 on elsewhere" in shown.text("terminal")
+    forget("far" * 20)
 
 
 # --- a machine that can't be reached --------------------------------------------------------------
@@ -290,7 +291,7 @@ WRONG_USE = {
     "no machine": (("--host", ""), "--host: wants [USER@]HOST[:PORT], such as gpu-2 or"),
     "IPv6 without brackets": (("--host", "::1"), "ada@[::1]:2222, not '::1'"),
     "no port": (("--host", "gpu-2:0"), "--host: must be a number from 1 to 65535, not 0"),
-    "an option": (("--host", "-v@x"), "--host: must be a login name such as 'worker', not '-v'"),
+    "an option": (("--host=-v@x",), "--host: must be a login name such as 'worker', not '-v'"),
     "no host": (("--identity", "x"), "--identity: is about another machine; name that by --host"),
     "no host, a flag": (("--no-agent",), "--no-agent: is about another machine"),
     "no identity": (("--host", "x", "--identity", "/no"), "--identity: '/no' can't be read: No"),
@@ -331,26 +332,25 @@ def test_reap_looks_at_this_machine_only(ask: Ask) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "shown"),
+    ("text", "host", "user", "port"),
     [
-        ("gpu-2", "gpu-2", "gpu-2"),
-        ("ada@gpu-2:2222", "gpu-2", "ada@gpu-2:2222"),
-        ("[::1]:22", "::1", "::1"),
-        ("ada@corp@[fe80::1%eth0]", "fe80::1%eth0", "ada@corp@fe80::1%eth0"),
+        ("gpu-2", "gpu-2", None, None),
+        ("ada@gpu-2:2222", "gpu-2", "ada", 2222),
+        ("[::1]:22", "::1", None, 22),
+        ("ada@corp@[fe80::1%eth0]", "fe80::1%eth0", "ada@corp", None),
     ],
 )
-def test_a_machine_is_named_as_for_ssh(text: str, name: str, shown: str) -> None:
-    there = MachineOptions(host=text).elsewhere()
-    assert name == there.name
-    assert shown in repr(there)
+def test_a_machine_is_named_as_for_ssh(
+    text: str, host: str, user: str | None, port: int | None
+) -> None:
+    target = MachineOptions(host=text).elsewhere()._target
+    assert (host, user, port) == (target.host, target.user, target.port)
 
 
-def test_the_words_are_written_again_for_what_may_be_asked_next(tmp_path: Path) -> None:
+def test_the_words_are_written_again_for_what_may_be_asked_next() -> None:
     assert () == HERE.words()
     said = MachineOptions(host="gpu-2", identity=["a", "b"], no_agent=True, jump="none")
-    assert ("--host", "gpu-2", "--identity", "a", "--identity", "b", "--no-agent") == said.words()[
-        :7
-    ]
-    assert ("--jump", "none") == said.words()[7:]
+    written = "--host gpu-2 --identity a --identity b --no-agent --jump none"
+    assert written == " ".join(said.words())
     with pytest.raises(ConfigError, match="can't be read"):
         said.elsewhere()
