@@ -111,7 +111,7 @@ WRONG_USE = {
         ("uvicorn", "app:app", "--port", "1"),
         "Unknown option: --port.\nWhat belongs to the program goes behind --: trio-lifecycle run",
     ),
-    "an option like none of ours": (("--host", "x", "--", *SLEEP), "--host.\nMore"),
+    "an option like none of ours": (("--zone", "x", "--", *SLEEP), "--zone.\nMore"),
     "no callback": (("--", "echo", "{callback_url}"), "{callback_url}: has a value only with"),
     "no name": (("--name", "a/b", "--", *SLEEP), "--name: 'a/b' can't be a file name"),
 }
@@ -209,13 +209,14 @@ def test_the_documented_exit_statuses_are_those_of_the_program() -> None:
 
 
 # Where a command's options are written: in tables, or in lists.
+THERE = "On another machine"
 SECTIONS = {
-    "run": ("When it is ready", "The daemon", "What is shown"),
+    "run": ("When it is ready", "The daemon", "What is shown", THERE),
     "ensure": ("A daemon that is left running",),
-    "status": ("Which of them run",),
-    "logs": ("What it has written",),
-    "wait": ("Until it has ended",),
-    "stop": ("When it is no longer wanted",),
+    "status": ("Which of them run", THERE),
+    "logs": ("What it has written", THERE),
+    "wait": ("Until it has ended", THERE),
+    "stop": ("When it is no longer wanted", THERE),
     "reap": ("What was left",),
 }
 
@@ -356,6 +357,10 @@ def test_help_says_what_an_option_takes(ask: Ask, monkeypatch: pytest.MonkeyPatc
         "then": "COMMAND",
         "prefix": "TEXT",
         "listen-unix": "PATH",
+        "identity": "FILE",
+        "known-hosts": "FILE",
+        "host-key": "KEY",
+        "ssh-config": "FILE",
     } == taken
 
 

@@ -21,7 +21,7 @@ all_stopped = cli.all_stopped
 
 SLEEP = ("sleep", "600")
 WEB = ("--name", "web", *HEALTH, "--", *SERVER)
-KEYS = ["event", "name", "pid", "url", "port", "origin", "instance_id"]
+KEYS = ["event", "name", "pid", "url", "port", "origin", "instance_id", "machine"]
 
 
 # --- one daemon -----------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests import cli
-from tests.cli import Ask, Run, change_record, ensured, forget, on_terminal, record_elsewhere
+from tests.cli import Ask, Run, change_record, forget, on_terminal, record_elsewhere
 from tests.plugins.needs import find_program
 from tests.ssh_server import running_server
 from tests.sshd import Server, free_port, make_key, running_sshd
@@ -94,7 +94,6 @@ def test_one_that_is_left_running_there_is_found_shown_and_stopped_by_its_name(
     # Its log stays, also when it is recorded no more.
     assert (0, "one\ntwo\n") == ask("logs", *host, "d")[:2]
     assert "nor is it recorded" in ask("logs", *host, "another").err
-    assert f"no daemon is recorded as running on {host[1]}\n" in ask("stop", *host, "--all").err
 
 
 def test_the_address_of_one_that_is_left_running_is_its_own(
@@ -110,13 +109,13 @@ def test_the_address_of_one_that_is_left_running_is_its_own(
 
 
 def test_its_log_is_followed_until_its_end_and_who_waits_is_told(
-    host: tuple[str, ...], tmp_path: Path
+    host: tuple[str, ...], tmp_path: Path, ask: Ask
 ) -> None:
     os.mkfifo(tmp_path / "to")
     pipe = os.open(tmp_path / "to", os.O_RDWR)
     try:
         script = f"echo begin; exec < {tmp_path / 'to'}; read line; echo $line; read line"
-        ensured(*host, "--name", "d", "--cwd", str(tmp_path), "--", "sh", "-c", script)
+        assert 0 == ask("ensure", *host, "--name", "d", "--", "sh", "-c", script).status
         with Run("logs", *host, "-f", "d") as following, Run("wait", *host, "d") as waiting:
             following.line("^begin$", "stdout")
             os.write(pipe, b"more\n")
@@ -208,14 +207,16 @@ def test_one_of_another_machine_is_unknown_until_that_is_named(
     assert re.search(r"^far .* elsewhere", shown.out, re.MULTILINE)
     assert "; ask elsewhere with --host\n" in shown.err
     # No other than the machine that was named is asked, and its daemons alone are shown.
-    assert "" == ask("status", *host).out
-    for command in ("status", "stop", "logs", "wait"):
+    none = ask("status", *host)
+    assert "" == none.out
+    assert f"no daemon is recorded as running on {host[1]}\n" in none.err
+    for command in ("status", "stop", "logs"):
         done = ask(command, *host, "far")
         assert 4 == done.status
         both = f"machine elsewhere, and 127.0.0.1 is {socket.gethostname()}"
         assert both in done.err
     assert "it may be on elsewhere: ask with --host\n" in ask("logs", "far").err
-    cure = "if elsewhere can be reached over SSH, name it by --host; if you know that far is gone"
+    cure = "stop --forget far\nIf elsewhere can be reached over SSH, name it by --host.\n"
     assert cure in ask("stop", "far").err
     forget("far")
 
@@ -274,7 +275,7 @@ FAILURES = {
     "no key": (SSHAuthError("gpu-2", None, None, "logging in", "no"), 4, 125),
     "no proof": (SSHHostKeyError("gpu-2", None, None, "checking the host key", "no"), 4, 125),
     "no program": (RemoteBinaryNotFoundError("x", (), (), "gpu-2"), 127, 127),
-    "no file that runs": (RemoteBinaryNotFoundError("x", (), (("/x", "no"),), "gpu-2"), 126, 126),
+    "no file that runs": (RemoteBinaryNotFoundError("x", (), ("/x: no",), "gpu-2"), 126, 126),
 }
 
 

@@ -35,5 +35,5 @@ async def cure_of(
     how = how_to_stop(error.daemon, path, "--forget")
     cure = f"if you know that {error.daemon} is gone, free its name with: {how}"
     if machine.is_here and is_elsewhere(record):
-        return f"if {printable(record.host)} can be reached over SSH, name it by --host; {cure}"
+        return f"{cure}\nIf {printable(record.host)} can be reached over SSH, name it by --host."
     return cure
