@@ -1,6 +1,7 @@
 """Who looks on while a daemon is started: what happens to it is shown, and written down."""
 
 import signal
+from contextlib import suppress
 
 from trio_lifecycle._cli._json_lines import JSONLines
 from trio_lifecycle._cli._plan import Plan
@@ -8,6 +9,7 @@ from trio_lifecycle._cli._session import Session
 from trio_lifecycle._cli._watch import Watched
 from trio_lifecycle._config import LifecycleConfig
 from trio_lifecycle._destination import Output
+from trio_lifecycle._errors import DaemonStateUnknownError
 from trio_lifecycle._events import Event
 from trio_lifecycle._secrets import Secrets
 
@@ -61,4 +63,6 @@ class Onlooker:
     async def kill_starting(self) -> None:
         """Kill a daemon that is not ready: nobody has its handle yet; its start is given up."""
         if self.watched.process is not None:
-            await self.watched.process.signal_tree(signal.SIGKILL)
+            # One that can't be seen any more is ended by its guard, and who starts it says so.
+            with suppress(DaemonStateUnknownError):
+                await self.watched.process.signal_tree(signal.SIGKILL)
