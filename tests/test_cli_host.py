@@ -17,9 +17,17 @@ from tests.cli import Ask, Run, change_record, forget, on_terminal, record_elsew
 from tests.plugins.needs import find_program
 from tests.ssh_server import running_server
 from tests.sshd import Server, free_port, make_key, running_sshd
-from trio_lifecycle import ConfigError, SSHAuthError, SSHConnectError, SSHHostKeyError
+from trio_lifecycle import (
+    ConfigError,
+    DaemonStateUnknownError,
+    MemoryRegistry,
+    SSHAuthError,
+    SSHConnectError,
+    SSHHostKeyError,
+)
 from trio_lifecycle._cli import _connect
 from trio_lifecycle._cli._codes import status_beside_command, status_of_error
+from trio_lifecycle._cli._cure import cure_of
 from trio_lifecycle._cli._machine_options import HERE, MachineOptions
 from trio_lifecycle._ssh_errors import RemoteBinaryNotFoundError
 
@@ -283,6 +291,12 @@ FAILURES = {
 def test_each_failure_has_an_exit_status(failure: str) -> None:
     error, alone, beside_command = FAILURES[failure]
     assert (alone, beside_command) == (status_of_error(error), status_beside_command(error))
+
+
+async def test_nothing_is_to_be_forgotten_only_because_its_machine_is_out_of_reach() -> None:
+    unreachable = DaemonStateUnknownError("d", "gpu-2 can't be reached")
+    unreachable.__cause__ = SSHConnectError("gpu-2", None, None, "connecting", "no")
+    assert await cure_of(unreachable, MemoryRegistry(), None, HERE) is None
 
 
 # --- how it is said -------------------------------------------------------------------------------
