@@ -83,6 +83,7 @@ def touch(path: Path) -> None:
 # --- what is brought ------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("sshd")
 async def test_a_script_is_uploaded_and_runs_as_a_daemon(server: Server, tmp_path: Path) -> None:
     script = tmp_path / "script"
     script.write_text("#!/bin/sh\necho it is up\nexec sleep 60\n")
@@ -480,7 +481,7 @@ async def test_a_large_digest_is_lost_with_its_shell(there: Path) -> None:
     async with open_session("sh", "-s") as session, trio.open_nursery() as nursery:
 
         async def ask() -> None:
-            with pytest.raises(LostError, match="its shell has ended"):
+            with pytest.raises(LostError):
                 await _remote_copies.digest_alone(session, str(there / "endless"))
 
         nursery.start_soon(ask)
