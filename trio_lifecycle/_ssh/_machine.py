@@ -103,14 +103,18 @@ class Machine:
         except LostError as error:
             raise self.failure("looking", error) from error
 
-    async def open_session(self) -> Session:
+    async def open_session(self, patience_s: float | None = None) -> Session:
         """Open a session of its own.
+
+        Args:
+            patience_s: How many seconds to wait for a free one; None is as long as for a
+                connection.
 
         Raises:
             SSHConnectError: There can be none.
         """
         try:
-            return await (await self.transport()).open_session(COMMAND)
+            return await (await self.transport()).open_session(COMMAND, patience_s)
         except LostError as error:
             raise self.failure("opening a session", error) from error
 
@@ -129,6 +133,7 @@ class Machine:
             return None
         async with self._guard_turn:
             if self._guard is None or self._guard.lost is not None:
+                transport = await self.transport()
                 session = await self.open_session()
                 try:
                     self._guard = await GuardLink.open(
@@ -136,6 +141,8 @@ class Machine:
                     )
                 except LostError as error:
                     session.close()
+                    if transport.lost is not None:
+                        raise self.failure("starting the guard", error) from error
                     problem = f"the guard could not be started on {self.host}: {error}"
                     raise GuaranteeError(name, "guarded", problem) from error
                 except BaseException:

@@ -5,6 +5,7 @@ import os
 import random
 from collections.abc import Awaitable, Callable
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakSet
@@ -75,17 +76,24 @@ class Transport:
         """Wait until the connection is gone."""
         await self._gone.wait()
 
-    async def open_session(self, command: str) -> Session:
+    async def open_session(self, command: str, patience_s: float | None = None) -> Session:
         """Run a command there; waits while eight are open.
 
+        Args:
+            command: What is run, by the login shell.
+            patience_s: How long to wait for one of the eight, in seconds. Defaults to None: as long
+                as for a connection.
+
         Raises:
-            SSHConnectError: The machine would not run one more.
+            SSHConnectError: The machine would not run one more, or eight stayed open.
             LostError: The connection is gone.
         """
         start = partial(
             self._conn("create_session"), command=command, encoding=None, request_pty=False
         )
-        return ChannelSession(await self._in_a_slot(lambda flow: partial(start, lambda: flow)))
+        patience_s = self.target.connect_timeout if patience_s is None else patience_s
+        flow = await self._in_a_slot(lambda flow: partial(start, lambda: flow), patience_s)
+        return ChannelSession(flow)
 
     async def open_tcp(self, host: str, port: int) -> HalfCloseableStream:
         """Connect to a TCP port, from there.
@@ -213,9 +221,11 @@ class Transport:
         text = f"{where} on {self.target.host}: {reason}"
         return OSError(number, text)  # Python makes the fitting kind of it
 
-    async def _in_a_slot(self, start: Callable[[Flow], Callable[..., Awaitable[Any]]]) -> Flow:
+    async def _in_a_slot(
+        self, start: Callable[[Flow], Callable[..., Awaitable[Any]]], patience_s: float
+    ) -> Flow:
         flow = Flow(self._bridge, lambda: self.lost, released=self._free_slot)
-        await self._take_slot(flow)
+        await self._take_slot(flow, patience_s)
         deadline = trio.current_time() + self.target.connect_timeout
         pause = _FIRST_PAUSE_S
         while True:
@@ -234,7 +244,7 @@ class Transport:
             with trio.move_on_after(pause * random.uniform(0.5, 1.5)):
                 await self._slot_freed.park()
             pause = min(2 * pause, _LONGEST_PAUSE_S)
-            await self._take_slot(flow)
+            await self._take_slot(flow, patience_s)
 
     async def _open(self, flow: Flow, start: Callable[..., Awaitable[Any]]) -> None:
         try:
@@ -246,8 +256,18 @@ class Transport:
             raise
         self.channels_opened += 1
 
-    async def _take_slot(self, flow: Flow) -> None:
-        await self._slots.acquire_on_behalf_of(flow)
+    async def _take_slot(self, flow: Flow, patience_s: float = inf) -> None:
+        with trio.move_on_after(patience_s) as patience:
+            await self._slots.acquire_on_behalf_of(flow)
+        if patience.cancelled_caught:
+            raise self._progress.fail(
+                SSHConnectError,
+                f"all {MOST_SESSIONS} sessions of the connection are in use, and none was free in "
+                f"{patience_s:g} s",
+                "A daemon with the guarantee 'scoped' holds one as long as it has an owner. Have "
+                "fewer at once, or Python 3.7 or later there: then one session serves all.",
+                "opening a session",
+            )
         if self.lost is not None:
             self._free_slot(flow)
             raise LostError(self.lost)

@@ -90,7 +90,9 @@ async def _spawn_guarded(
 
 async def _launch(machine: Machine, request: SpawnRequest, nursery: trio.Nursery) -> Process:
     order = _order(machine, request)
-    session = await machine.open_session()
+    # One that stays holds its session only until it is ready, so it is worth while to wait for
+    # others; the ready timeout is the limit.
+    session = await machine.open_session(math.inf if request.detached else None)
     try:
         launched = await launch(session, order)
     except LostError as error:
