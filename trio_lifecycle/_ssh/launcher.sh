@@ -22,6 +22,8 @@ trio_say() {
 }
 
 trio_refuse() {
+    # From its start on the watchdog does this.
+    [ -n "$trio_watchdog_pid" ] || [ -z "$trio_dir" ] || rm -rf "$trio_dir"
     trio_say refused "$(printf %s "$*" | tr '\n' ' ')"
     exit 70
 }
@@ -36,6 +38,7 @@ trio_start_of() {
 
 trio_begin() {
     exec 3>&1
+    trio_dir= trio_watchdog_pid=
     trio_mask=$(umask)
     umask 077
     [ -r /proc/self/stat ] || trio_refuse 'there is no /proc on that machine, so it is no Linux'
@@ -336,7 +339,6 @@ trio_launch() {
     trio_begin
     trio_check_program "$1"
     shift
-    trio_dir=
     if [ "$trio_limit" -gt 0 ] && [ -z "$trio_log" ]; then
         trio_make_directory
         trio_log=$trio_dir/$trio_name.log

@@ -2,11 +2,13 @@
 
 import logging
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from math import inf
 from typing import Final, Literal
 
 import trio
 
-from trio_lifecycle._errors import LifecycleError, SpawnError
+from trio_lifecycle._errors import DaemonStateUnknownError, LifecycleError, SpawnError
 from trio_lifecycle._output import FedOutput
 from trio_lifecycle._polling import next_interval
 from trio_lifecycle._records import Identity
@@ -19,6 +21,10 @@ from trio_lifecycle.spawner._seen_process import SeenProcess
 
 # To say goodbye to a launcher takes a round trip.
 _LEAVE_PATIENCE_S: Final = 2.0
+
+# How long a launcher may take to say how a process has ended that is seen to be gone. Who was to
+# say it may have been killed.
+_WORD_PATIENCE_S: Final = 1.0
 
 _log: Final = logging.getLogger("trio_lifecycle")
 
@@ -49,7 +55,9 @@ class LaunchedProcess(SeenProcess):
         self._is_detached = detached
         self._status: int | None = None
         self._has_ended = trio.Event()
+        self._over = trio.Event()
         self._is_served = False
+        self._missed_at = inf
         self._is_open = False
 
     @property
@@ -65,7 +73,8 @@ class LaunchedProcess(SeenProcess):
     @property
     def ended(self) -> bool:
         """As the launcher says; without one, as it was seen."""
-        return self._has_ended.is_set() or (not self._is_served and super().ended)
+        is_awaited = self._is_served and trio.current_time() < self._missed_at + _WORD_PATIENCE_S
+        return self._has_ended.is_set() or (super().ended and not is_awaited)
 
     @property
     def gone(self) -> bool:
@@ -106,6 +115,7 @@ class LaunchedProcess(SeenProcess):
             self._on_lost(str(error))
         finally:
             self._is_served = False
+            self._over.set()
             await self._part()  # noqa: ASYNC102  # it shields itself
 
     async def _hear_end(self) -> None:
@@ -113,10 +123,20 @@ class LaunchedProcess(SeenProcess):
             status = await self._launched.wait_end()
         except LostError as error:
             self._on_lost(str(error))
+            if self._is_detached:
+                await self._outlive_launcher()
             return
         await self._take_rest()
         self._status = status
         self._has_ended.set()
+        self._over.set()
+
+    async def _outlive_launcher(self) -> None:
+        # It runs on, and somebody may still wait for what it writes.
+        self._is_served = False
+        with suppress(DaemonStateUnknownError):
+            await super().wait()
+            await self._take_rest()
 
     def _on_lost(self, reason: str) -> None:
         if not self._is_detached:
@@ -150,6 +170,12 @@ class LaunchedProcess(SeenProcess):
 
     # --- the contract ---
 
+    async def look(self) -> None:
+        """Look there; how one has ended that is not there any more, its launcher says."""
+        await super().look()
+        if super().ended:
+            self._missed_at = min(self._missed_at, trio.current_time())
+
     async def wait(self) -> int | None:
         """Wait for the launcher's word, or look."""
         while self._is_served and not self.ended:
@@ -160,10 +186,12 @@ class LaunchedProcess(SeenProcess):
             await self._take_rest()
         return self.status
 
-    async def _look_for_end(self) -> None:
-        if not self._is_detached and self._unseen is not None:
-            raise self._unknown()
-        await super()._look_for_end()
+    async def wait_over(self) -> None:
+        """Wait for the launcher's word, or until one that has an owner has lost its launcher."""
+        if self._is_detached:
+            await super().wait_over()
+        else:
+            await self._over.wait()
 
     def lines(self) -> AsyncIterator[str]:
         """Give lines from now on."""
