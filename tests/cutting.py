@@ -9,7 +9,7 @@ import shutil
 import signal
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,10 @@ class There:
 
     @staticmethod
     def kill(*pids: int, signum: int = signal.SIGKILL) -> None:
-        """Send a signal to each."""
+        """Send a signal to each; one may have ended of another's death meanwhile."""
         for pid in pids:
-            os.kill(pid, signum)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signum)
 
     async def wait_until(self, is_so: Callable[[], bool], seconds: float = PATIENCE_S) -> None:
         """Look again and again."""

@@ -94,8 +94,7 @@ async def test_a_stop_whose_connection_is_cut_sees_the_end_over_another(
 
 
 @pytest.mark.fault(74)
-@each_guarantee
-@pytest.mark.parametrize("what", ["wire", "server"])
+@pytest.mark.parametrize(("what", "guarantee"), [("wire", "guarded"), ("server", "scoped")])
 async def test_a_silent_machine_is_given_up_in_time_and_no_copy_comes_of_it(
     there: There, what: str, guarantee: str
 ) -> None:
@@ -179,7 +178,9 @@ async def test_a_daemon_that_stays_is_checked_and_stopped_over_new_connections(
 # --- its guard or its launcher is lost ------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whom", [["inner"], ["outer"], ["inner", "outer"]])
+@pytest.mark.parametrize(
+    "whom", [["inner"], ["outer"], ["inner", "outer"]], ids=["inner", "outer", "both"]
+)
 async def test_a_guard_that_is_killed_takes_its_daemons_along_and_has_a_successor(
     there: There, whom: list[str]
 ) -> None:
