@@ -1,6 +1,7 @@
 """Many daemons on one machine whose server allows little: 10 sessions, and 10 newcomers."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import trio
@@ -11,7 +12,12 @@ from trio_lifecycle import (
     DaemonHandle,
     DaemonLifecycle,
     DaemonStateUnknownError,
+    Event,
     LifecycleConfig,
+    LogLine,
+    MemoryRegistry,
+    Output,
+    Spawned,
     SpawnError,
     SSHConnectError,
     open_daemon_nursery,
@@ -127,3 +133,37 @@ async def test_one_session_that_fails_leaves_the_others_alone(there: There) -> N
                 )
             assert "running" == await stays.check()
             assert [stays.pid] == there.sleepers()
+
+
+async def test_starts_that_take_long_make_room_for_others(there: There, tmp_path: Path) -> None:
+    """Nine that load for long would need more sessions than there are."""
+    go = tmp_path / "go"
+
+    async def ensure(registry: MemoryRegistry, number: int) -> None:
+        config = LifecycleConfig(
+            "sh",
+            args=["-c", f"until [ -e {go} ]; do sleep 0.1; done; echo up; exec sleep 1000"],
+            name=f"slow-{number}",
+            ready_mode=LogLine("up"),
+            detach=True,
+            output=Output(to=tmp_path / f"{number}.log"),
+        )
+        lifecycle = DaemonLifecycle(
+            config, spawner=there.spawner(), registry=registry, observer=note
+        )
+        daemon = await lifecycle.ensure_running()
+        await daemon.kill()
+
+    def note(event: Event) -> None:
+        if isinstance(event, Spawned):
+            spawned.append(event.name)
+            if len(spawned) == 9:
+                go.touch()
+
+    spawned: list[str] = []
+    registry = MemoryRegistry()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            for number in range(9):
+                nursery.start_soon(ensure, registry, number)
+    assert 9 == len(spawned)

@@ -52,6 +52,11 @@ class Machine:
         """The machine, as it was named."""
         return self.target.host
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether somebody waits for a session of the connection."""
+        return self._transport is not None and self._transport.is_crowded
+
     async def transport(self) -> Transport:
         """Give the connection.
 

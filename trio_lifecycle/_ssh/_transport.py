@@ -64,6 +64,11 @@ class Transport:
         self._slot_freed = trio.lowlevel.ParkingLot()
         self._listeners: WeakSet[RemoteListener] = WeakSet()
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether somebody waits for one of its sessions to end."""
+        return bool(self._slots.statistics().tasks_waiting)
+
     def hear_end(self, error: Exception | None) -> None:
         """Take note that the connection is gone."""
         if self.lost is None:

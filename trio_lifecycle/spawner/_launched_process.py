@@ -26,6 +26,9 @@ _LEAVE_PATIENCE_S: Final = 2.0
 # say it may have been killed.
 _WORD_PATIENCE_S: Final = 1.0
 
+# How often to look whether somebody waits for a session.
+_LOOK_FOR_ROOM_S: Final = 0.5
+
 _log: Final = logging.getLogger("trio_lifecycle")
 
 
@@ -107,7 +110,9 @@ class LaunchedProcess(SeenProcess):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow)
-                if not self._is_detached:
+                if self._is_detached:
+                    nursery.start_soon(self._make_room)
+                else:
                     nursery.start_soon(self._launched.beat_forever)
                 await self._hear_end()
                 nursery.cancel_scope.cancel()
@@ -130,6 +135,17 @@ class LaunchedProcess(SeenProcess):
         self._status = status
         self._has_ended.set()
         self._over.set()
+
+    async def _make_room(self) -> None:
+        """Give up the launcher of one that runs when somebody waits for its session.
+
+        A server allows few at once, and a model may load for minutes. How it ends, should it do so
+        before it is ready, is not known then.
+        """
+        while not (self._is_open and self._machine.is_crowded):
+            await trio.sleep(_LOOK_FOR_ROOM_S)
+        with suppress(LostError):
+            await self._launched.leave()
 
     async def _outlive_launcher(self) -> None:
         # It runs on, and somebody may still wait for what it writes.
