@@ -265,6 +265,7 @@ async def wire_to(there: There, cut_after: int | None = None) -> AsyncIterator[W
         listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
         wire = Wire(listener.socket.getsockname()[1], cut_after=cut_after, to=there.server.port)
         wire.go_on()
-        nursery.start_soon(trio.serve_listeners, wire.carry, [listener])
+        # It listens already, so who connects before that is served waits.
+        nursery.start_soon(trio.serve_listeners, wire.carry, [listener])  # noqa: ASYNC113
         yield wire
         nursery.cancel_scope.cancel()
