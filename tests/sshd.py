@@ -7,7 +7,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +32,15 @@ class Server:
     user: str
     directory: Path
     pid: int
+    host: str = "127.0.0.1"
 
     def target(self, **changes: Any) -> SSHTarget:
         """The server, with nothing of the user's own."""
-        return SSHTarget(**{"host": "127.0.0.1", **self._how, **changes})
+        return SSHTarget(**{"host": self.host, **self._how, **changes})
 
     def spawner(self, **changes: Any) -> SSHSpawner:
         """The spawner of it, with nothing of the user's own."""
-        return SSHSpawner("127.0.0.1", **{**self._how, **changes})
+        return SSHSpawner(self.host, **{**self._how, **changes})
 
     @property
     def _how(self) -> dict[str, Any]:
@@ -79,8 +80,20 @@ def me() -> str:
 
 
 @contextmanager
-def running_sshd(user: str | None = None, **options: str | int) -> Iterator[Server]:
-    """Run sshd; the options are lines of its sshd_config."""
+def running_sshd(
+    user: str | None = None,
+    *,
+    host: str = "127.0.0.1",
+    within: Sequence[str] = (),
+    **options: str | int,
+) -> Iterator[Server]:
+    """Run sshd; the options are lines of its sshd_config.
+
+    Args:
+        user: Who logs in; whoever runs the tests if left out.
+        host: Where it is reached.
+        within: What stands before its command, to have it run elsewhere.
+    """
     directory = Path(tempfile.mkdtemp(prefix="sshd-"))
     try:
         # An ordinary user reads his authorized keys himself.
@@ -90,10 +103,12 @@ def running_sshd(user: str | None = None, **options: str | int) -> Iterator[Serv
         port = free_port()
         settings = {"Port": port, "HostKey": host_key, **_SETTINGS, **options}
         settings["AuthorizedKeysFile"] = directory / "authorized_keys"
-        process = _start(directory, settings)
+        config = directory / "sshd_config"
+        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        process = _start(directory, within)
         try:
             public = Path(f"{host_key}.pub").read_text()
-            yield Server(port, public, key, user or me(), directory, process.pid)
+            yield Server(port, public, key, user or me(), directory, process.pid, host)
         finally:
             _end(process)
     finally:
@@ -115,18 +130,16 @@ _SETTINGS: Mapping[str, object] = {
 }
 
 
-def _start(directory: Path, settings: Mapping[str, object]) -> "subprocess.Popen[bytes]":
+def _start(directory: Path, within: Sequence[str]) -> "subprocess.Popen[bytes]":
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    config = directory / "sshd_config"
-    config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
     program = find_program("sshd")
     assert program is not None
     log = directory / "log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             # sshd asks for an absolute path, to run itself again.
-            [program, "-D", "-e", "-f", config],
+            [*within, program, "-D", "-e", "-f", directory / "sshd_config"],
             stdin=subprocess.DEVNULL,
             stdout=stderr,
             stderr=stderr,
@@ -137,6 +150,13 @@ def _start(directory: Path, settings: Mapping[str, object]) -> "subprocess.Popen
         assert time.monotonic() < limit, log.read_text()
         time.sleep(0.01)
     return process
+
+
+def start_again(server: Server, within: Sequence[str] = ()) -> None:
+    """Start one that was killed; who has killed it ends this one, too."""
+    process = _start(server.directory, within)
+    # It is ended by another hand, so this program is not to miss it.
+    process.returncode = 0
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
