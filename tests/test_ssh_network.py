@@ -202,7 +202,10 @@ async def test_nothing_runs_of_a_daemon_when_packets_are_dropped_before_it_is_sp
     async with lifecycle.running():
         pass
     network.cut()
-    with lasting(LIMIT_S + 2.0 + SLACK_S), pytest.raises((SSHConnectError, DaemonStateUnknownError)):
+    with (
+        lasting(LIMIT_S + 2.0 + SLACK_S),
+        pytest.raises((SSHConnectError, DaemonStateUnknownError)),
+    ):
         async with lifecycle.running():
             raise AssertionError("it runs")
     network.mend()
@@ -392,9 +395,7 @@ async def test_what_has_died_with_its_machine_is_seen_to_be_gone(
     network: Network, tmp_path: Path
 ) -> None:
     with closing(SQLiteRegistry(tmp_path / "registry.sqlite")) as registry:
-        lifecycle = DaemonLifecycle(
-            detached(tmp_path), spawner=spawner(network), registry=registry
-        )
+        lifecycle = DaemonLifecycle(detached(tmp_path), spawner=spawner(network), registry=registry)
         daemon = await lifecycle.ensure_running()
         network.cut()
         network.there.kill()
