@@ -45,7 +45,8 @@ class GuardLink:
 
     Attributes:
         lost: Why it can't be used any more, as a sentence; None while it can.
-        is_cut: Whether only the connection is lost, so that the guard may be there still.
+        is_cut: Whether it was the connection that failed, not the guard: that is there still, or has
+            ended all daemons and itself since.
         inner: The number of the guard's process that does the work, on its machine.
         inner_start: When that was started, in clock ticks of the machine's boot.
         outer: That of the one that watches over it.
@@ -259,6 +260,8 @@ class GuardLink:
                 for ward in self.wards.values():
                     if ward.pid and not ward.ended.is_set():
                         ward.seen_alive = ticks
+            case {"silent": seconds}:
+                self._lose(f"it has heard nothing of this program for {seconds:g} s", cut=True)
             case {"answer": number, "value": value} if number in self._answers:
                 self._answers[number].value = value
                 self._answers[number].come.set()

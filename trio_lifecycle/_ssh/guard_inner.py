@@ -294,6 +294,8 @@ class Guard(Kin):
                     self.obey(message)
                 touch(pulse)
             elif time.monotonic() >= self.channel.heard_at + self.limit_s:
+                # An application that is there after all would take this for the end of a killed one.
+                self.say({"silent": self.limit_s})
                 return
             if wake in news:
                 os.read(wake, 4096)
