@@ -64,10 +64,22 @@ def tidy_signature(
     signature: str | None,
     returned: str | None,
 ) -> tuple[str | None, str | None]:
-    """Leave out the type of what is checked as it comes; the list of fields has the real one."""
+    """Leave out the type of what is checked as it comes; the list of fields has the real one.
+
+    Nor does a reader need a name for what he leaves out: `...` stands for it.
+    """
     if signature is not None:
-        signature = signature.replace(": object", "").replace(" = NOTHING", " = ...")
+        for long, short in _TIDIED.items():
+            signature = signature.replace(long, short)
     return signature, returned
+
+
+_TIDIED = {
+    ": object": "",
+    " = NOTHING": " = ...",
+    " | ~trio_lifecycle._ssh._target.LeftOut": "",
+    " = LEFT_OUT": " = ...",
+}
 
 
 def setup(app: Any) -> None:

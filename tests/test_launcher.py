@@ -282,6 +282,7 @@ async def test_starts_that_are_cut_at_random_instants_leave_nothing(
     assert all_below(tmp_path) <= logs
 
 
+@pytest.mark.fault(76)
 async def test_what_a_login_prints_before_is_skipped() -> None:
     async with session("sh", "-c", "echo Welcome; printf 'no end: '; exec sh -s") as there:
         launched = await launch(there, sh("exit 3"))

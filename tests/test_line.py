@@ -104,6 +104,7 @@ async def test_a_nul_is_refused_before_anything_is_sent(open_line: OpenLine) -> 
 
 
 @each_shell
+@pytest.mark.fault(76)
 async def test_noise_before_the_first_answer_is_skipped(shell: str, tmp_path: Path) -> None:
     noise = shlex.quote("Welcome\n\n0123(\n\\0")
     script = (

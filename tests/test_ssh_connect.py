@@ -67,6 +67,7 @@ async def test_a_machine_is_also_known_by_its_name_alone(server: Server, tmp_pat
 
 
 @pytest.mark.parametrize("is_there", [True, False])
+@pytest.mark.fault(69)
 async def test_an_unknown_machine_is_refused_with_its_key_and_the_way_to_pin_it(
     server: Server, tmp_path: Path, is_there: bool
 ) -> None:
@@ -84,6 +85,7 @@ async def test_an_unknown_machine_is_refused_with_its_key_and_the_way_to_pin_it(
     assert "HostKeyNotVerifiable" == type(error.__cause__).__name__
 
 
+@pytest.mark.fault(68)
 async def test_a_machine_whose_key_has_changed_is_refused(
     server: Server, tmp_path: Path, other_key: Path
 ) -> None:
@@ -106,6 +108,7 @@ async def test_a_machine_with_no_key_of_a_known_kind_is_refused(
 
 
 @pytest.mark.parametrize("where", ["[127.0.0.1]:{port}", "127.0.0.1", "*"])
+@pytest.mark.fault(68)
 async def test_a_revoked_key_is_refused_even_when_it_is_known_or_pinned(
     server: Server, tmp_path: Path, where: str
 ) -> None:
@@ -206,6 +209,7 @@ async def peer(
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.fault(78)
 async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
     async def serve(_: trio.SocketStream) -> None:
         await trio.sleep_forever()
@@ -215,6 +219,7 @@ async def test_a_server_that_says_nothing_is_given_up_in_time() -> None:
     assert "no SSH server has answered within 0.2 s (connect_timeout)" == error.problem
 
 
+@pytest.mark.fault(78)
 async def test_a_server_that_speaks_but_goes_no_further_is_given_up_in_time() -> None:
     async def serve(stream: trio.SocketStream) -> None:
         await stream.send_all(b"SSH-2.0-slow\r\n")

@@ -110,6 +110,7 @@ def test_what_cannot_be_meant_is_refused_by_name(given: dict[str, Any]) -> None:
     assert name == raised.value.field
 
 
+@pytest.mark.fault(70)
 def test_no_way_leads_around_the_check_of_host_keys() -> None:
     with pytest.raises(ConfigError, match="host keys are always checked"):
         SSHTarget(host="gpu-2", known_hosts=None)

@@ -141,6 +141,7 @@ async def test_a_cancelled_receive_loses_nothing(server: Server) -> None:
     session.close()
 
 
+@pytest.mark.fault(79)
 async def test_no_more_sessions_are_opened_than_a_server_allows(server: Server) -> None:
     transport = await connection(server.target())
     sessions = [await transport.open_session("cat") for _ in range(MOST_SESSIONS)]
@@ -156,6 +157,7 @@ async def test_no_more_sessions_are_opened_than_a_server_allows(server: Server) 
 
 
 @pytest.mark.needs("sshd")
+@pytest.mark.fault(79)
 async def test_a_server_with_fewer_sessions_is_asked_again() -> None:
     with running_sshd(MaxSessions=2) as server:
         transport = await connection(server.target())
@@ -167,6 +169,7 @@ async def test_a_server_with_fewer_sessions_is_asked_again() -> None:
 
 
 @pytest.mark.needs("sshd")
+@pytest.mark.fault(79)
 async def test_a_server_that_runs_no_commands_is_named() -> None:
     with running_sshd(MaxSessions=0) as server:
         transport = await connection(server.target(connect_timeout=1))

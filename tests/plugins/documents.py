@@ -3,7 +3,8 @@
 ```python blocks run, with `await` at the top level under Trio; a document's blocks share their
 names and an empty working directory. ```bash and ```console blocks must parse; after `<!-- run -->`
 they are run and must exit with 0. `<!-- skip: next -->` leaves the next block out, and
-`<!-- invisible-code: python ... -->` runs code that a reader need not see.
+`<!-- invisible-code-block: python ... -->` runs code that a reader need not see. A document with
+`<!-- machine: gpu-2 -->` at its top has a machine of that name to reach over SSH.
 """
 
 import ast
@@ -12,9 +13,11 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from sybil import Example, Sybil
 from sybil.evaluators.python import pad
@@ -22,6 +25,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "<!-- run -->"
+MACHINE = "<!-- machine: gpu-2 -->"
 # Bounds a shell block below the limit for one test, so that the message is about the block.
 SHELL_SECONDS = 50
 
@@ -89,6 +93,19 @@ def _leave(namespace: dict[str, Any]) -> None:
     namespace["_scratch"].cleanup()
 
 
+@pytest.fixture(scope="module")
+def machine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The other machine, for a document that says that it needs it."""
+    if not any(MACHINE in document.text for document in request.node.documents):
+        yield
+        return
+    # Late, for it takes a fifth of a second that most runs can do without.
+    from tests.gpu_box import gpu_box
+
+    with gpu_box():
+        yield
+
+
 pytest_collect_file = Sybil(
     parsers=[
         CodeBlockParser("python", run_python),
@@ -101,5 +118,5 @@ pytest_collect_file = Sybil(
     excludes=["docs/changes/*", "docs/_build/*"],
     setup=_enter,
     teardown=_leave,
-    fixtures=["hygiene"],
+    fixtures=["hygiene", "machine"],
 ).pytest()
