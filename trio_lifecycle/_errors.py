@@ -262,7 +262,7 @@ class GuaranteeError(LifecycleError):
     def _sentence(self) -> str:
         return (
             f"{self.daemon} can't be {self.guarantee} here: {self.problem}. "
-            f"With less, LocalSpawner(guarantee={_LESS.get(self.guarantee, 'scoped')!r}), "
+            f"With less, guarantee={_LESS.get(self.guarantee, 'scoped')!r} for its spawner, "
             "it could be started."
         )
 
