@@ -277,10 +277,15 @@ async def test_a_configuration_without_known_hosts_knows_nobody(
     server: Server, tmp_path: Path
 ) -> None:
     config = tmp_path / "config"
-    config.write_text("UserKnownHostsFile none\nGlobalKnownHostsFile /dev/null\n")
-    target = server.target(host_key=None, config=config)
+    config.write_text(
+        "Host box\n HostName 127.0.0.1\n UserKnownHostsFile none\n GlobalKnownHostsFile /dev/null\n"
+    )
+    target = server.target(host="box", host_key=None, config=config)
     assert target.known_hosts is LEFT_OUT
-    assert SSHHostKeyError is type(await refused(target))
+    error = await refused(target)
+    assert SSHHostKeyError is type(error)
+    # ssh-keyscan(1) knows nothing of the configuration's names.
+    assert f"ssh-keyscan -p {server.port} 127.0.0.1" in error.cure
 
 
 async def test_a_configuration_that_cannot_be_read_is_named(tmp_path: Path) -> None:

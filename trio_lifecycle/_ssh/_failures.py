@@ -16,6 +16,7 @@ class Progress:
     host: str
     user: str | None = None
     port: int | None = None
+    address: str | None = None
     phase: str = "connecting"
     files: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
@@ -162,8 +163,8 @@ def _host_key(error: Exception, progress: Progress) -> SSHConnectError:
         problem, cure = (
             f"{shown} is not known (known hosts: {files})",
             (
-                f"{look}pin it with host_key=, or 'ssh-keyscan {_port_option(progress)}"
-                f"{progress.host}' gives the line for ~/.ssh/known_hosts."
+                f"{look}pin it with host_key=, or 'ssh-keyscan {_scanned(progress)}' gives the "
+                "line for ~/.ssh/known_hosts."
             ),
         )
     return progress.fail(SSHHostKeyError, problem, cure, CHECKING)
@@ -247,10 +248,12 @@ def _cut_off(error: Exception, progress: Progress) -> SSHConnectError:
 
 def _kinds(progress: Progress) -> str:
     return (
-        f"'ssh-keyscan {_port_option(progress)}{progress.host}' shows the keys that it has; look "
-        "on the machine itself whether they are right."
+        f"'ssh-keyscan {_scanned(progress)}' shows the keys that it has; look on the machine "
+        "itself whether they are right."
     )
 
 
-def _port_option(progress: Progress) -> str:
-    return "" if progress.port in (None, 22) else f"-p {progress.port} "
+def _scanned(progress: Progress) -> str:
+    """Write what ssh-keyscan is asked for, which does not read the configuration."""
+    option = "" if progress.port in (None, 22) else f"-p {progress.port} "
+    return option + (progress.address or progress.host)

@@ -84,7 +84,7 @@ async def prepare(bridge: Bridge, target: SSHTarget) -> Login:
         )
     except (ValueError, OSError) as error:
         raise explain_setting(error, progress) from error
-    progress.user, progress.port = plan.username, plan.port
+    progress.user, progress.port, progress.address = plan.username, plan.port, plan.host
     progress.files, progress.is_pinned = _files(target, plan.config), bool(pinned)
     return Login(
         target,

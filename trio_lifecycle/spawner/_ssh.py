@@ -40,18 +40,21 @@ class SSHSpawner(Spawner):
 
     Nothing has to be installed there. With Python 3.7 or newer there, a daemon that has an owner is
     ``"guarded"`` as on this machine: a small guard, a subreaper, ends it with all that it has
-    started when this program is killed, when the connection is lost or silent for
-    ``keepalive_interval`` x ``keepalive_count`` seconds, or when this machine dies. Without, it is
+    started when this program is killed, or when the connection is lost or silent for
+    ``keepalive_interval`` x ``keepalive_count`` seconds, as when this machine dies. Without, it is
     ``"scoped"``: the same is done, but what has left its session and lost its parents is not found.
 
-    The connection is made when it is first needed, and shared by all spawners of this program that
-    would make the same; it lasts as long as the Trio run. The key of the machine is always
-    checked. A lost connection is no end: the daemon's state is unknown until it is seen again.
+    The connection is made when it is first needed, and shared by all spawners of a Trio run that
+    would make the same; it lasts as long as that. (Where the application runs a trio-asyncio loop
+    itself, what is first needed inside it is connected by it, and ends with it.) The key of the
+    machine is always checked. A lost connection is no end: the daemon's state is unknown until it
+    is seen again, over a new connection.
 
     Where a daemon serves at a loopback address, that of its own machine is meant; ``handle.url``
     and ``handle.port`` are then those of a forward on this one, which lasts as long as the handle's
-    owner. Any other address is asked over the network. Paths in a configuration are those of the
-    other machine, relative ones count from the directory of the login there.
+    owner, or without an owner as long as the Trio run. A URL with any other host is asked over the
+    network. Paths in a configuration are those of the other machine, relative ones count from the
+    directory of the login there.
 
     Args:
         host: The machine: a name, an address, or a ``Host`` of the configuration file.
@@ -59,16 +62,19 @@ class SSHSpawner(Spawner):
             user.
         port: Where the SSH server listens. Defaults to what the configuration file says, or to 22.
         config: The OpenSSH configuration file, or several, of which Host, HostName, Port, User,
-            IdentityFile, UserKnownHostsFile, ProxyJump, ProxyCommand and ServerAlive* are heeded.
+            IdentityFile, UserKnownHostsFile, GlobalKnownHostsFile, ProxyJump, ProxyCommand and
+            ServerAlive* are heeded.
             Left out: ``~/.ssh/config``. None: none.
-        known_hosts: The file, or several, with the keys of machines: those that the configuration
-            file names when left out, or ``~/.ssh/known_hosts``.
+        known_hosts: The file, or several, with the keys of machines. Left out: those that the
+            configuration file names, or ``~/.ssh/known_hosts`` and ``/etc/ssh/ssh_known_hosts``.
         host_key: The machine's own key, or several, as a line of its ``.pub`` file: then no other
-            one is accepted, and no file is asked. There is no way to accept any key.
+            one is accepted, and files are only asked for what is revoked. There is no way to accept
+            any key.
         client_keys: Files with private keys to log in with. Left out: those of the configuration
             file, or the usual ones in ``~/.ssh``.
         passphrase: What they are encrypted with. It stands in no message.
-        agent: The socket of an SSH agent. Left out: ``SSH_AUTH_SOCK``. None: none is asked.
+        agent: The socket of an SSH agent. Left out: the configuration's IdentityAgent, or
+            ``SSH_AUTH_SOCK``. None: none is asked.
         tunnel: A machine to go through, as ``"user@host:port"``, or several parted by commas, the
             nearest first; their keys are checked by the same files. Left out: the configuration's
             ProxyJump. None: none.
@@ -81,12 +87,13 @@ class SSHSpawner(Spawner):
             when the file here has changed or the machine was booted anew.
         connect_timeout: Seconds to connect and log in at most. Defaults to 10; a machine that has
             to wake up takes longer.
-        keepalive_interval: Seconds between two signs of life. Left out: the configuration's
-            ServerAliveInterval, or 5. With less than 1 a
-            busy machine is taken for a dead one.
-        keepalive_count: How many may be missed. Left out: the configuration's ServerAliveCountMax,
-            or 3. Together: 15 s until a silent
-            machine is given up, here and there, and a daemon that has an owner is ended.
+        keepalive_interval: Seconds between two signs of life. Left out: 5, or for this side the
+            configuration's ServerAliveInterval. With less than 1 a busy machine is taken for a dead
+            one.
+        keepalive_count: How many of them may be missed. Left out: 3, or for this side the
+            configuration's ServerAliveCountMax. Together: when this machine was silent for 15 s, a
+            daemon that has an owner is ended there; when the other one was silent for at most 20 s,
+            it is given up here.
 
     Raises:
         ConfigError: A value can't be meant, or the extra ``ssh`` is not installed.
