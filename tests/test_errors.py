@@ -90,11 +90,11 @@ ERRORS: list[tuple[LifecycleError, tuple[str, ...]]] = [
     (ReaperLostError("queen", None, 0.0, "", "it was killed"), ("ended before it was ready",)),
     (
         GuaranteeError("queen", "contained", "no cgroup v2 hierarchy is mounted"),
-        ("queen can't be contained here: no cgroup", "LocalSpawner(guarantee='guarded')"),
+        ("queen can't be contained here: no cgroup", "guarantee='guarded' for its spawner"),
     ),
     (
         GuaranteeError("queen", "guarded", "there is no /proc"),
-        ("queen can't be guarded here", "LocalSpawner(guarantee='scoped')"),
+        ("queen can't be guarded here", "guarantee='scoped' for its spawner"),
     ),
     (
         ForeignDaemonError("queen", "http://q/", "process 7 (nginx)"),
