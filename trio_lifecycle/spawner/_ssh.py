@@ -96,7 +96,8 @@ class SSHSpawner(Spawner):
             it is given up here.
 
     Raises:
-        ConfigError: A value can't be meant, or the extra ``ssh`` is not installed.
+        ConfigError: A value can't be meant. That the extra ``ssh`` is missing is said by the first
+            start or search.
     """
 
     def __init__(
