@@ -64,6 +64,8 @@ def parse_facts(output: bytes) -> HostFacts:
         raise ValueError(f"{len(words)} facts instead of {_FACTS}")
     boot_id, host, namespace, user, uid, home, state, temporary, login, path, *rest = words
     python3, setsid, ticks, shell = rest
+    if not _NUMBER.fullmatch(uid):
+        raise ValueError(f"`id -u` there says {uid!r} and no number; look at the PATH of the login")
     found = _NAMESPACE.fullmatch(namespace)
     home = home if posixpath.isabs(home) else ""
     return HostFacts(

@@ -191,6 +191,8 @@ class Launched:
 @cache
 def _script() -> bytes:
     package = files("trio_lifecycle._ssh")
-    watchdog = quote(package.joinpath("watchdog.sh").read_text("utf-8"))
-    launcher = package.joinpath("launcher.sh").read_text("utf-8")
-    return f"trio_watchdog={watchdog}\n{launcher}".encode()
+    plain, watchdog, launcher = (
+        package.joinpath(name).read_text("utf-8")
+        for name in ("plain.sh", "watchdog.sh", "launcher.sh")
+    )
+    return f"{plain}trio_watchdog={quote(watchdog)}\n{launcher}".encode()

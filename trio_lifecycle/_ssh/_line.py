@@ -13,7 +13,7 @@ from trio_lifecycle._ssh._session import LostError, Session
 
 # What the shell is taught, in the order in which it is sent.
 _SCRIPTS: Final = (
-    *("looks.sh", "looks_programs.sh", "looks_processes.sh"),
+    *("plain.sh", "looks.sh", "looks_programs.sh", "looks_processes.sh"),
     *("looks_sockets.sh", "looks_files.sh", "looks_copies.sh"),
 )
 

@@ -39,6 +39,10 @@ trio_start_of() {
 trio_begin() {
     exec 3>&1
     trio_dir= trio_watchdog_pid=
+    # Messages are known by their words here; the daemon has the login's language.
+    trio_spoken=${LC_ALL+set} trio_language=${LC_ALL-}
+    LC_ALL=C
+    export LC_ALL
     trio_mask=$(umask)
     umask 077
     [ -r /proc/self/stat ] || trio_refuse 'there is no /proc on that machine, so it is no Linux'
@@ -51,7 +55,7 @@ trio_begin() {
     trio_shell=$(command -v sh)
     case ${XDG_STATE_HOME-} in
         /*) trio_state=$XDG_STATE_HOME/trio-lifecycle ;;
-        *) trio_state=${HOME-}/.local/state/trio-lifecycle ;;
+        *) trio_state=${HOME:+$HOME/.local/state/trio-lifecycle} ;;
     esac
 }
 
@@ -115,6 +119,8 @@ trio_check_machine() {
 # Sets trio_log to the whole path of the log, and opens it as 9.
 trio_open_log() {
     if [ -z "$trio_log" ]; then
+        [ -n "$trio_state" ] ||
+            trio_refuse 'there is no home directory for its log; name a file there by output.to'
         trio_logs=$trio_state/logs
         trio_words=$(mkdir -p "$trio_logs" 2>&1) || trio_refuse "$trio_words"
         trio_check_private "$trio_logs"
@@ -182,7 +188,7 @@ trio_rotate() {
 
 # A directory that only this user can use, for the log of an owned daemon.
 trio_make_directory() {
-    mkdir -p "$trio_state" 2>/dev/null
+    [ -z "$trio_state" ] || mkdir -p "$trio_state" 2>/dev/null
     for trio_base in "$trio_state" "${TMPDIR-}" /tmp; do
         trio_dir=$trio_base/$trio_token
         [ -n "$trio_base" ] && trio_words=$(mkdir "$trio_dir" 2>&1) && return
@@ -263,6 +269,8 @@ trio_become() {
     trio_limits
     umask "${trio_umask:-$trio_mask}"
     trio_set="$trio_setsid" trio_sh="$trio_shell"
+    if [ -n "$trio_spoken" ]; then LC_ALL=$trio_language; else unset LC_ALL; fi
+    if [ -n "$plain_had_path" ]; then PATH=$plain_path; else unset PATH; fi
     trio_env
     exec "$trio_set" "$trio_sh" -c "$trio_gate" 'trio_lifecycle gate' "$$" \
         "$trio_token %$trio_boot $trio_space $trio_log" "$trio_pwd" "$trio_given" \
@@ -279,7 +287,6 @@ trio_wait() {
     if [ -n "${BASH_VERSION-}" ]; then
         trap 'jobs >&4' CHLD
         (trap - INT QUIT CHLD && trio_become "$@") <&6 >&9 2>/dev/null 6<&- 9>&- &
-        LC_ALL=C
         # The trap interrupts it, and all that it has to say then is that.
         while wait $!; [ -e "/proc/$!" ]; do :; done
         wait $!

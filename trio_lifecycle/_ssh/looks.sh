@@ -10,12 +10,7 @@
 LC_ALL=C
 export LC_ALL
 unset CDPATH POSIXLY_CORRECT GREP_OPTIONS
-unalias -a 2>/dev/null
-unset -f awk cat dd grep head id ls mkdir od readlink rm rmdir stat tr 2>/dev/null
 umask 077
-# Where the login's own PATH lacks what every machine has.
-tl_login_path=$PATH
-PATH="${PATH:-/bin}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 tl_newline='
 '
 
@@ -61,7 +56,7 @@ tl_facts() {
 	tl_tell_line id -un
 	tl_say "$tl_told"
 	tl_tell_line id -u
-	tl_say "$tl_told" "$HOME" "$XDG_STATE_HOME" "${TMPDIR:-/tmp}" "$PWD" "$tl_login_path"
+	tl_say "$tl_told" "$HOME" "$XDG_STATE_HOME" "${TMPDIR:-/tmp}" "$PWD" "$plain_path"
 	tl_find_python
 	tl_say "$tl_told"
 	tl_say "$(command -v setsid)"
