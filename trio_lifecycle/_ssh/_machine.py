@@ -93,20 +93,36 @@ class Machine:
         """Give what is known of it."""
         return await self.look(_facts)
 
-    async def look(self, ask: Callable[[Line], Awaitable[T]]) -> T:
+    async def look(self, ask: Callable[[Line], Awaitable[T]], *, again: bool = True) -> T:
         """Have something looked at, with one more try over a new connection.
+
+        Args:
+            ask: Asks.
+            again: Whether what may have been heard may be asked again; a signal may not be sent
+                twice.
 
         Raises:
             SSHConnectError: It can't be reached, or is lost again and again.
         """
         try:
-            return await ask(await self.line())
+            line = await self.line()
         except LostError:
-            pass
+            line = await self._line_at_last()
         try:
-            return await ask(await self.line())
+            return await ask(line)
+        except LostError as error:
+            if not again:
+                raise self.failure("looking", error) from error
+        try:
+            return await ask(await self._line_at_last())
         except LostError as error:
             raise self.failure("looking", error) from error
+
+    async def _line_at_last(self) -> Line:
+        try:
+            return await self.line()
+        except LostError as error:
+            raise self.failure("opening the line", error) from error
 
     async def open_session(self, patience_s: float | None = None) -> Session:
         """Open a session of its own.

@@ -13,7 +13,9 @@ from trio_lifecycle._output import FedOutput
 from trio_lifecycle._polling import next_interval
 from trio_lifecycle._records import Identity
 from trio_lifecycle._ssh._launching import Launched
+from trio_lifecycle._ssh._line import Line
 from trio_lifecycle._ssh._machine import Machine
+from trio_lifecycle._ssh._remote_processes import Told
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.abc import Hearing
 from trio_lifecycle.spawner._remote_log import LOG_INTERVAL_S, RemoteLog
@@ -185,6 +187,11 @@ class LaunchedProcess(SeenProcess):
         self._launched.close()
 
     # --- the contract ---
+
+    async def _others(self, line: Line) -> list[Told]:
+        """Give, of one that has an owner, also who bears its mark; what stays may leave others."""
+        others = await super()._others(line)
+        return others if self._is_detached else [*others, *await self._marked(line)]
 
     async def look(self) -> None:
         """Look there; how one has ended that is not there any more, its launcher says."""

@@ -97,9 +97,13 @@ class RemoteProcess(Process):
         """Give those whose ancestry may not be seen any more."""
         return [] if self._tree is None else self._tree.told
 
-    async def _ask(self, ask: Callable[[Line], Awaitable[T]]) -> T:
+    async def _marked(self, line: Line) -> list[Told]:
+        """Give all that bear the mark of the instance, however they have forked away."""
+        return await _remote_processes.strays(line, self._instance_id)
+
+    async def _ask(self, ask: Callable[[Line], Awaitable[T]], *, again: bool = True) -> T:
         try:
-            answer = await self._machine.look(ask)
+            answer = await self._machine.look(ask, again=again)
         except SSHConnectError as error:
             self._lose_sight(str(error))
             raise self._unknown() from error
@@ -149,14 +153,15 @@ class RemoteProcess(Process):
             done = await _remote_processes.signal_tree(line, self._told, signum, others)
             return done.left
 
-        self._take_in(await self._ask(signal))
+        # Many programs take a second SIGTERM for an order to drop all.
+        self._take_in(await self._ask(signal, again=False))
 
     async def _signal_one(self, signum: int) -> None:
         async def signal(line: Line) -> bool:
             is_of = self._is_of(line)
             return not is_of or await _remote_processes.signal_one(line, self._told, signum)
 
-        if not await self._ask(signal):
+        if not await self._ask(signal, again=False):
             raise PermissionError(errno.EPERM, "it is another user's")
 
     async def contains(self, pid: int) -> bool | None:

@@ -105,8 +105,7 @@ class WardProcess(RemoteProcess):
 
     async def _others(self, line: Line) -> list[Told]:
         """Give also who bears its mark: what forked away has no ancestry without the guard."""
-        marked = await _remote_processes.strays(line, self._instance_id)
-        return [*await super()._others(line), *marked]
+        return [*await super()._others(line), *await self._marked(line)]
 
     async def open_gate(self) -> None:
         """Have the guard let it go on."""
