@@ -39,7 +39,22 @@ signal.pause()
 """
 
 HOSTILE = [
-    *("a b", "'", '"', "$(touch x)", "`touch x`", "a\nb", "\n", "", " ", "-e", "--", "-c", "*", "~"),
+    *(
+        "a b",
+        "'",
+        '"',
+        "$(touch x)",
+        "`touch x`",
+        "a\nb",
+        "\n",
+        "",
+        " ",
+        "-e",
+        "--",
+        "-c",
+        "*",
+        "~",
+    ),
     *("\\", "\\n", "%s", "$HOME", "${x", "!!", "ü", "日本", "\udcff\udc80", "\r", "\t", "\x1b[0m"),
     *(";touch x", "|touch x", "&", ">x", "<x", "#", "'\"'\"'", "=", "\x01", "\x7f", "{a,b}"),
 ]
@@ -110,9 +125,7 @@ async def test_arguments_environment_directory_and_names_are_byte_exact(
 
 @pytest.mark.fault(71)
 @pytest.mark.parametrize("guarantee", ["guarded", "scoped"])
-def test_no_argument_is_ever_read_by_a_shell(
-    sshd: Server, tmp_path: Path, guarantee: str
-) -> None:
+def test_no_argument_is_ever_read_by_a_shell(sshd: Server, tmp_path: Path, guarantee: str) -> None:
     pieces = st.sampled_from([*"'\"$`\\;|&<>(){}[]*?~#!=%-\n\t ", "touch x", "a", "é", "\udc80"])
     words = st.lists(st.lists(pieces, max_size=8).map("".join), min_size=1, max_size=4)
     examples: list[list[str]] = []

@@ -45,7 +45,10 @@ def _forward(
         return known
 
     async def open_there() -> trio.abc.HalfCloseableStream:
-        return await open_one_of(machine, hosts, port)
+        try:
+            return await open_one_of(machine, hosts, port)
+        except LostError as error:
+            raise machine.failure("connecting to the daemon", error) from error
 
     forward = Forward(hosts[0], open_there)
     name = f"forward to {machine.host}:{port}"
@@ -64,14 +67,13 @@ async def open_one_of(
 
     Raises:
         OSError: None does.
+        LostError: The connection was lost meanwhile.
         SSHConnectError: The machine can't be reached.
     """
     failure: OSError = ConnectionRefusedError()
     for host in hosts:
         try:
             return await (await machine.transport()).open_tcp(host, port)
-        except LostError as error:
-            raise machine.failure("connecting to the daemon", error) from error
         except OSError as error:
             failure = error
     raise failure

@@ -1,6 +1,8 @@
 """Asking daemons of another machine from there, and finding the process behind an address."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +29,7 @@ from trio_lifecycle.abc import (
     WayBack,
 )
 from trio_lifecycle.spawner import _remote_finding
+from trio_lifecycle.spawner._reaching import open_one_of
 from trio_lifecycle.spawner._remote_inbox import open_inbox
 from trio_lifecycle.spawner._remote_way_back import open_way_back
 from trio_lifecycle.spawner._running import run_command
@@ -84,43 +87,25 @@ class RemoteProber(Prober):
         try:
             if path is not None:
                 return await (await self._machine.transport()).open_unix(path)
-            return await self._open_first(hosts, port_of(question.url))
+            return await open_one_of(self._machine, hosts, port_of(question.url))
         except LostError:
             return Answer(None, _LOST)
         except OSError as error:
             problem, absent = _explain(error)
             return Answer(None, problem, absent)
 
-    async def _open_first(self, hosts: tuple[str, ...], port: int) -> trio.abc.HalfCloseableStream:
-        failure: OSError = ConnectionRefusedError()
-        for host in hosts:
-            try:
-                return await (await self._machine.transport()).open_tcp(host, port)
-            except OSError as error:
-                failure = error
-        raise failure
-
     async def connect(self, host: str, port: int) -> Contact:
         """Connect from there, to wherever it is."""
-        try:
-            stream = await self._open_first(loopback_addresses(host) or (host,), port)
-        except LostError:
-            return Contact(False, _LOST)
-        except OSError as error:
-            return Contact(False, *_explain(error))
-        await trio.aclose_forcefully(stream)
-        return Contact(True)
+        hosts = loopback_addresses(host) or (host,)
+        return await _try(partial(open_one_of, self._machine, hosts, port))
 
     async def connect_unix(self, path: str) -> Contact:
         """Connect from there."""
-        try:
-            stream = await (await self._machine.transport()).open_unix(path)
-        except LostError:
-            return Contact(False, _LOST)
-        except OSError as error:
-            return Contact(False, *_explain(error))
-        await trio.aclose_forcefully(stream)
-        return Contact(True)
+
+        async def open_there() -> trio.abc.HalfCloseableStream:
+            return await (await self._machine.transport()).open_unix(path)
+
+        return await _try(open_there)
 
     # --- commands and files ---
 
@@ -163,3 +148,14 @@ def _explain(error: OSError) -> tuple[str, bool]:
     if isinstance(error, ConnectionRefusedError):
         return REFUSED, True
     return explain(error)
+
+
+async def _try(open_there: Callable[[], Awaitable[trio.abc.HalfCloseableStream]]) -> Contact:
+    try:
+        stream = await open_there()
+    except LostError:
+        return Contact(False, _LOST)
+    except OSError as error:
+        return Contact(False, *_explain(error))
+    await trio.aclose_forcefully(stream)
+    return Contact(True)
