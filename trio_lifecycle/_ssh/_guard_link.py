@@ -45,8 +45,8 @@ class GuardLink:
 
     Attributes:
         lost: Why it can't be used any more, as a sentence; None while it can.
-        is_cut: Whether it was the connection that failed, not the guard: that is there still, or has
-            ended all daemons and itself since.
+        is_cut: Whether it was the connection that failed, not the guard, which is there still, or
+            has ended all daemons and itself since.
         inner: The number of the guard's process that does the work, on its machine.
         inner_start: When that was started, in clock ticks of the machine's boot.
         outer: That of the one that watches over it.

@@ -34,6 +34,10 @@ _PROHIBITED: Final = 1
 _CONNECT_FAILED: Final = 2
 _SHORTAGE: Final = 4
 
+# What a server may have on its way to us for one session. The end of a daemon comes behind all that
+# it has written: over 2 Mbit/s, asyncssh's own 2 MiB are 8 s, and this is half a second.
+_SESSION_WINDOW_BYTES: Final = 128 * 1024
+
 _GOODBYE_S: Final = 1.0
 
 # What sshd says of a connection that it could not make: strerror(3).
@@ -94,7 +98,11 @@ class Transport:
             LostError: The connection is gone.
         """
         start = partial(
-            self._conn("create_session"), command=command, encoding=None, request_pty=False
+            self._conn("create_session"),
+            command=command,
+            encoding=None,
+            request_pty=False,
+            window=_SESSION_WINDOW_BYTES,
         )
         patience_s = self.target.connect_timeout if patience_s is None else patience_s
         flow = await self._in_a_slot(lambda flow: partial(start, lambda: flow), patience_s)

@@ -29,8 +29,9 @@ It reads and writes JSON lines. What it reads is
 It writes its token with ``{"hello": ...}``, then ``{"ticks"}`` to a beat, ``{"spawned", "pid",
 "start", "ticks"}``, ``{"opened"}``, ``{"failed", "stage", "what", "errno"}``, ``{"answer",
 "value"}``, ``{"exited", "status"}``, ``{"gone"}``, ``{"stuck", "pid", "in"}``, ``{"stray",
-"command", "ids"}``, ``{"silent"}`` with the limit when that has run out, and ``{"out", "n"}``, ``{"fwd", "fd", "n"}`` or ``{"letter", "pid", "uid",
-"cut", "ancestors", "n"}``, which n raw bytes follow.
+"command", "ids"}``, ``{"silent"}`` with the limit when that has run out, and ``{"out", "n"}``,
+``{"fwd", "fd", "n"}`` or ``{"letter", "pid", "uid", "cut", "ancestors", "n"}``, which n raw bytes
+follow.
 """
 
 from __future__ import annotations

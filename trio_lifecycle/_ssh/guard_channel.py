@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT = 0, 1
 READ_BYTES = 65_536
-# How much may wait for a slow reader before no more is read of what daemons write.
-MOST_UNSENT_BYTES = 1 << 20
+# How much may wait for a slow reader before no more is read of what daemons write. All that the
+# guard says comes behind it.
+MOST_UNSENT_BYTES = 1 << 17
 
 
 class Channel:

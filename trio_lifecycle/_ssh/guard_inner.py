@@ -294,7 +294,7 @@ class Guard(Kin):
                     self.obey(message)
                 touch(pulse)
             elif time.monotonic() >= self.channel.heard_at + self.limit_s:
-                # An application that is there after all would take this for the end of a killed one.
+                # An application that is there after all would think that this one was killed.
                 self.say({"silent": self.limit_s})
                 return
             if wake in news:
