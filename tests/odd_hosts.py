@@ -118,7 +118,7 @@ def file_systems(*mounts: str) -> Iterator[tuple[str, ...]]:
         try:
             assert b"\n" == holder.stdout.readline()
             # /proc may be covered there.
-            with open(f"/proc/{holder.pid}/ns/mnt") as namespace:
+            with Path(f"/proc/{holder.pid}/ns/mnt").open() as namespace:
                 here = f"/proc/{os.getpid()}/fd/{namespace.fileno()}"
                 yield "nsenter", f"--mount={here}"
         finally:
@@ -127,7 +127,7 @@ def file_systems(*mounts: str) -> Iterator[tuple[str, ...]]:
 
 async def run_owned(spawner: SSHSpawner, expected: str, **changes: Any) -> None:
     """Start and stop a daemon that has an owner."""
-    async with DaemonLifecycle(UP, spawner=spawner).running() as daemon:
+    async with DaemonLifecycle(evolve(UP, **changes), spawner=spawner).running() as daemon:
         assert (expected, "up\n") == (daemon.guarantee, daemon.output_tail)
         assert "running" == await daemon.check()
         assert "SIGTERM" == (await daemon.stop()).rung

@@ -172,10 +172,13 @@ async def test_a_log_that_is_named_is_appended_to(tmp_path: Path) -> None:
     assert (await outcome(sh("echo after", log=str(tmp_path / "log"))))[1] == "before\nafter\n"
 
 
-async def test_a_machine_without_setsid_is_told_of(tmp_path: Path) -> None:
-    for name in ("sh", "readlink", "od", "tr", "cut"):
-        (tmp_path / name).symlink_to(shutil.which(name) or "")
-    error = await refused(sh("true"), "env", f"PATH={tmp_path}", "sh", "-s")
+async def test_a_machine_without_setsid_is_told_of() -> None:
+    # The usual places are searched whatever the PATH is.
+    found = await trio.run_process(["unshare", "-m", "true"], check=False, capture_stderr=True)
+    if found.returncode:
+        pytest.skip("nothing may be mounted")
+    cover = f"mount --bind /dev/null {shutil.which('setsid')} && exec sh -s"
+    error = await refused(sh("true"), "unshare", "-m", "sh", "-c", cover)
     assert "no setsid" in error.problem
 
 

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.odd_hosts import (
     MOUNTABLE,
@@ -91,7 +92,7 @@ async def test_without_a_home_only_what_stays_asks_for_a_log_file(
     await run_owned(odd_host.spawner(guarantee="guarded"), "guarded")
     await run_owned(odd_host.spawner(guarantee="scoped"), "scoped")
     await run_detached(odd_host.spawner(), tmp_path, tmp_path / "log")
-    with pytest.raises(SpawnError, match="no home directory for its log; .*output.to"):
+    with pytest.raises(SpawnError, match=r"no home directory for its log; .*output\.to"):
         await run_detached(odd_host.spawner(), tmp_path)
 
 
@@ -115,7 +116,7 @@ async def test_tools_that_are_none_are_told_of(
     for tool in ("cat", "ls", "awk", "readlink", "sleep", "stat", "id", "grep", "od", "kill"):
         odd_host.write(f"bin/{tool}", f"#!/bin/sh\nexit {status}\n", 0o755)
     odd_host.become("/bin/sh", environment={"PATH": f"{odd_host.home}/bin:{USUAL_PATH}"})
-    with pytest.raises(SSHConnectError, match="`id -u` there says '' .* PATH of the login"):
+    with pytest.raises(SSHConnectError, match=r"`id -u` there says '' .* PATH of the login"):
         await run_all(odd_host, tmp_path)
 
 
@@ -154,3 +155,85 @@ async def test_a_disk_that_takes_nothing_is_told_by_its_place(
                 await run_owned(odd_host.spawner(guarantee="scoped"), "scoped")
         with pytest.raises(SpawnError, match=f"{odd_host.home}.*{problem}"):
             await run_detached(odd_host.spawner(), tmp_path)
+
+
+# --- machines that lack something -----------------------------------------------------------------
+
+
+@pytest.mark.fault(75)
+@pytest.mark.parametrize(
+    "python",
+    [
+        "exit 127",
+        # What such a version answers to the question for 3.7.
+        "exit 0",
+        "echo garbage /usr/bin/python3; echo garbage >&2",
+        "exec sleep 1000",
+    ],
+    ids=["absent", "too old", "garbage", "hangs"],
+)
+@pytest.mark.skipif(not MOUNTABLE, reason="nothing may be mounted")
+async def test_without_python_there_a_daemon_is_scoped_and_what_needs_more_is_refused(
+    odd_host: OddHost, python: str
+) -> None:
+    fake = odd_host.write("python3", f"#!/bin/sh\n{python}\n", 0o755)
+    with file_systems(*(f"mount --bind {fake} {python}" for python in usual_pythons())) as within:
+        odd_host.become("dash", within=within)
+        await run_owned(odd_host.spawner(), "scoped")
+        with pytest.raises(GuaranteeError, match=r"no python3 of at least 3\.7"):
+            await run_owned(odd_host.spawner(guarantee="guarded"), "guarded")
+        for mode in (Notify(), NewlineOnFD(3)):
+            with pytest.raises((SpawnError, ConfigError, GuaranteeError), match="python3"):
+                await run_owned(odd_host.spawner(), "scoped", ready_mode=mode)
+
+
+def usual_pythons() -> set[str]:
+    """The files that are found as python3 where nothing is said of a PATH."""
+    places = (Path(place, "python3") for place in USUAL_PATH.split(":"))
+    return {str(place.resolve()) for place in places if place.exists()}
+
+
+@pytest.mark.fault(75)
+@pytest.mark.skipif(not MOUNTABLE, reason="nothing may be mounted")
+@pytest.mark.parametrize(
+    ("lacking", "mount", "error", "problem"),
+    [
+        ("setsid", "mount --bind /dev/null /usr/bin/setsid", SpawnError, "no setsid"),
+        ("/proc", "mount -t tmpfs none /proc", GuaranteeError, "has no /proc"),
+    ],
+)
+async def test_a_machine_that_lacks_what_can_not_be_done_without_is_told_of(
+    odd_host: OddHost,
+    tmp_path: Path,
+    lacking: str,
+    mount: str,
+    error: type[Exception],
+    problem: str,
+) -> None:
+    with file_systems(mount) as within, trio.fail_after(10):
+        odd_host.become("dash", within=within)
+        if lacking == "setsid":
+            await run_owned(odd_host.spawner(), "guarded")
+        else:
+            with pytest.raises(error, match=problem):
+                await run_owned(odd_host.spawner(), "guarded")
+        with pytest.raises(error, match=problem):
+            await run_owned(odd_host.spawner(guarantee="scoped"), "scoped")
+        with pytest.raises(error, match=problem):
+            await run_detached(odd_host.spawner(), tmp_path)
+
+
+@pytest.mark.skipif(not MOUNTABLE, reason="nothing may be mounted")
+async def test_a_machine_that_hides_the_processes_of_others_will_do(
+    odd_host: OddHost, tmp_path: Path
+) -> None:
+    user = plain_user()
+    if user is None:
+        pytest.skip("there is no ordinary user")
+    for directory in (tmp_path, *tmp_path.parents[:-2]):
+        directory.chmod(0o755)
+    odd_host.home.chmod(0o777)
+    with file_systems("mount -t proc -o hidepid=2 none /proc") as within:
+        become = ("setpriv", "--reuid", user, "--regid", user, "--clear-groups")
+        odd_host.become("dash", within=(*within, *become))
+        await run_all(odd_host, tmp_path)

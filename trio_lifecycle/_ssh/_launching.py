@@ -84,9 +84,12 @@ class Launched:
         await self._hear("pid", "refused", "exit")
         if "pid" not in self._said:
             raise self._refusal()
-        pid, start, self.boot_id, space, self.log_file = self._said["pid"].split(" ", 4)
+        pid, start, self.boot_id, space, log_file = self._said["pid"].split(" ", 4)
         self.pid, self.start_time = int(pid), int(start)
         self.pid_namespace = int(space) if space.isdecimal() else 0
+        # Its line ends where the first one of the path does.
+        named = self._order.log or ""
+        self.log_file = log_file.removesuffix(named.partition("\n")[0]) + named
 
     async def open_gate(self) -> None:
         """Let the process become the program; returns when it has. Again is fine.
