@@ -64,15 +64,20 @@ tl_facts() {
 	tl_say "$tl_told" "$$"
 }
 
-# A python3 that is new enough, by the path that it gives itself.
+# A python3 that is new enough, by the path that it gives itself. One that says nothing for long is
+# none, and no other is asked then: that would take as long.
 tl_find_python() {
+	tl_limit=$(command -v timeout) && tl_limit="$tl_limit -s KILL 5"
 	for tl_word in python3 /usr/bin/python3 /usr/local/bin/python3; do
 		command -v "$tl_word" >/dev/null || continue
-		tl_tell "$tl_word" -I -S -c '
+		tl_tell $tl_limit "$tl_word" -I -S -c '
 import sys
 sys.version_info >= (3, 7) and sys.stdout.write(sys.executable)
 ' </dev/null
-		case $tl_told in /*) return ;; esac
+		case $?:$tl_told in
+			137:*) break ;;
+			0:/*) return ;;
+		esac
 	done
 	tl_told=
 }

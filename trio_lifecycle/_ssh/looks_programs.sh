@@ -146,9 +146,10 @@ tl_look_at_loader() {
 }
 
 # Whether a kernel that starts $2 may start $1, by the numbers before the slash: order of bytes,
-# processor. The 32-bit elder is usually started by the same kernel; only exec can say.
+# processor. The 32-bit elder is usually started by the same kernel; only exec can say. Without /proc
+# nothing is known of $2.
 tl_runs_on() {
-	[ "$1" = "$2" ] && return
+	if [ "$1" = "$2" ] || [ -z "$2" ]; then return; fi
 	case "${1%%/*} ${2%%/*}" in
 	'1.3 1.62' | '1.62 1.3' | '1.40 1.183' | '1.183 1.40' | '1.62 1.62' | '1.183 1.183') ;;
 	*) return 1 ;;

@@ -47,7 +47,9 @@ async def spawn(
     if guard is not None:
         return await _spawn_guarded(machine, guard, request, nursery)
     if wanted == "guarded" and not request.detached:
-        problem = f"{machine.host} has no python3 of at least 3.7, which the guard there needs"
+        problem = (
+            f"{machine.host} has no python3 of at least 3.7 that works, which the guard there needs"
+        )
         raise GuaranteeError(request.name, "guarded", problem)
     return await _launch(machine, request, nursery)
 
