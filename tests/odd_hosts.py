@@ -9,6 +9,7 @@ from shlex import join, quote
 from typing import Any
 
 import pytest
+import trio
 from attrs import evolve
 
 from tests.sshd import Server, running_sshd
@@ -148,7 +149,8 @@ async def run_detached(spawner: SSHSpawner, here: Path, log: Path | None = None)
 
 
 async def run_all(host: OddHost, here: Path) -> None:
-    """Start and stop a daemon in each of the three ways."""
-    await run_owned(host.spawner(guarantee="guarded"), "guarded")
-    await run_owned(host.spawner(guarantee="scoped"), "scoped")
-    await run_detached(host.spawner(), here)
+    """Start and stop a daemon in each of the three ways, at once."""
+    async with trio.open_nursery() as nursery:
+        for guarantee in ("guarded", "scoped"):
+            nursery.start_soon(run_owned, host.spawner(guarantee=guarantee), guarantee)
+        nursery.start_soon(run_detached, host.spawner(), here)

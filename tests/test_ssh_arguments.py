@@ -65,7 +65,7 @@ LONG = "long'" * 20_000
 def said(words: list[str], directory: Path, env: dict[str, str]) -> str:
     """What the program says of that."""
     pairs = sorted((os.fsencode(name), os.fsencode(value)) for name, value in env.items())
-    told = [*map(os.fsencode, [*words, directory]), *map(b"=".join, pairs)]
+    told = [*map(os.fsencode, [*words, str(directory)]), *map(b"=".join, pairs)]
     return "said " + " ".join(f"x{word.hex()}" for word in told) + " over\n"
 
 

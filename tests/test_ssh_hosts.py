@@ -92,11 +92,10 @@ async def test_what_a_login_changes_of_its_shell_does_no_harm(
     await run_all(odd_host, tmp_path)
 
 
-@pytest.mark.parametrize("home", [None, ""])
 async def test_without_a_home_only_what_stays_asks_for_a_log_file(
-    odd_host: OddHost, tmp_path: Path, home: str | None
+    odd_host: OddHost, tmp_path: Path
 ) -> None:
-    odd_host.become("dash", environment={"HOME": home, "USER": None, "SHELL": None})
+    odd_host.become("dash", environment={"HOME": None, "USER": None, "SHELL": None})
     await run_owned(odd_host.spawner(guarantee="guarded"), "guarded")
     await run_owned(odd_host.spawner(guarantee="scoped"), "scoped")
     await run_detached(odd_host.spawner(), tmp_path, tmp_path / "log")
@@ -117,21 +116,18 @@ async def test_a_path_with_odd_places_does_no_harm(odd_host: OddHost, tmp_path: 
     await run_all(odd_host, tmp_path)
 
 
-@pytest.mark.parametrize("status", [0, 1])
-async def test_tools_that_are_none_are_told_of(
-    odd_host: OddHost, tmp_path: Path, status: int
-) -> None:
+async def test_tools_that_are_none_are_told_of(odd_host: OddHost) -> None:
     for tool in ("cat", "ls", "awk", "readlink", "sleep", "stat", "id", "grep", "od", "kill"):
-        odd_host.write(f"bin/{tool}", f"#!/bin/sh\nexit {status}\n", 0o755)
+        odd_host.write(f"bin/{tool}", "#!/bin/sh\nexit 1\n", 0o755)
     odd_host.become("/bin/sh", environment={"PATH": f"{odd_host.home}/bin:{USUAL_PATH}"})
     with pytest.raises(SSHConnectError, match=r"`id -u` there says '' .* PATH of the login"):
-        await run_all(odd_host, tmp_path)
+        await run_owned(odd_host.spawner(), "guarded")
 
 
-async def test_a_path_without_sh_is_told_of(odd_host: OddHost, tmp_path: Path) -> None:
+async def test_a_path_without_sh_is_told_of(odd_host: OddHost) -> None:
     odd_host.become("/bin/sh", environment={"PATH": "/no/such/place"})
     with pytest.raises(SSHConnectError, match="sh: not found"):
-        await run_all(odd_host, tmp_path)
+        await run_owned(odd_host.spawner(), "guarded")
 
 
 @pytest.mark.skipif(not MOUNTABLE, reason="nothing may be mounted")
