@@ -12,6 +12,7 @@ import uvicorn
 
 from tests.receivers import accept_all, call_over_network, client_of, post, receiver
 from trio_lifecycle._receiver import CallbackReceiver, Expectation, Peer
+from trio_lifecycle._ssh._bridge import bridge
 
 
 async def in_thread(work: Callable[[], Any]) -> Any:
@@ -21,8 +22,10 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     token = trio.lowlevel.current_trio_token()
 
     def run() -> None:
-        result.append(work())
-        token.run_sync_soon(done.set)
+        try:
+            result.append(work())
+        finally:
+            token.run_sync_soon(done.set)
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -31,7 +34,11 @@ async def in_thread(work: Callable[[], Any]) -> Any:
     return result[0]
 
 
-async def test_it_works_in_an_asyncio_loop_of_another_thread() -> None:
+@pytest.mark.parametrize("speaks_ssh", [False, True])
+async def test_it_works_in_an_asyncio_loop_of_another_thread(speaks_ssh: bool) -> None:
+    """Where SSH is spoken, trio-asyncio gives all threads loops that run within Trio."""
+    if speaks_ssh:
+        await bridge()
     router = receiver()
 
     async def verify(body: Mapping[str, Any], peer: Peer | None) -> str | None:

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
+import sniffio
 import trio
 
 _T = TypeVar("_T")
@@ -17,14 +18,22 @@ class _Event(Protocol):
 
 def runs_in(home: trio.lowlevel.TrioToken) -> bool:
     """Say whether the caller is a task of this Trio loop."""
-    return trio.lowlevel.in_trio_task() and trio.lowlevel.current_trio_token() is home
+    return in_trio() and trio.lowlevel.current_trio_token() is home
+
+
+def in_trio() -> bool:
+    """Say whether what runs here waits as Trio does.
+
+    Once trio-asyncio was imported, asyncio's tasks run within one of Trio's, in other threads, too.
+    """
+    return trio.lowlevel.in_trio_task() and sniffio.current_async_library() == "trio"
 
 
 def event_of_this_loop() -> tuple[Callable[[], Awaitable[object]], Callable[[], None]]:
     """Give a way to wait in the event loop that runs here, and one to end that from any thread."""
     event: _Event
     call_soon: Callable[[Callable[[], object]], object]
-    if trio.lowlevel.in_trio_task():
+    if in_trio():
         event, call_soon = trio.Event(), trio.lowlevel.current_trio_token().run_sync_soon
     else:
         import asyncio  # a server under asyncio has it already; nobody else needs it
@@ -40,7 +49,7 @@ def event_of_this_loop() -> tuple[Callable[[], Awaitable[object]], Callable[[], 
 
 async def within(seconds: float, work: Coroutine[Any, Any, _T]) -> _T | None:
     """Await something in the event loop that runs here; None when it takes longer."""
-    if trio.lowlevel.in_trio_task():
+    if in_trio():
         with trio.move_on_after(seconds):
             return await work
         return None
