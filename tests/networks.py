@@ -168,7 +168,7 @@ def _network() -> Iterator[Network]:
             _end(process)
         _set_up(*machines)
         try:
-            yield Network(*machines, router)
+            yield Network(machines[0], machines[1], machines[2], router)
         finally:
             machines[1].kill()
 
@@ -258,7 +258,7 @@ def _run_in_a_fork(work: Callable[[], None]) -> None:
             work()
         except pytest.skip.Exception as skipped:
             os.write(writable, f"{_SKIPPED}{skipped}".encode())
-        except BaseException:
+        except BaseException:  # noqa: ASYNC103 - the other process raises it
             os.write(writable, traceback.format_exc().encode())
         finally:
             os._exit(0)

@@ -83,8 +83,8 @@ def me() -> str:
 def running_sshd(
     user: str | None = None,
     *,
-    host: str = "127.0.0.1",
-    within: Sequence[str] = (),
+    host: Any = "127.0.0.1",
+    within: Any = (),
     **options: str | int,
 ) -> Iterator[Server]:
     """Run sshd; the options are lines of its sshd_config.

@@ -16,7 +16,6 @@ from trio_lifecycle import (
     DaemonStateUnknownError,
     HealthCheck,
     LifecycleConfig,
-    LifecycleError,
     LogLine,
     Manual,
     Output,
@@ -106,7 +105,7 @@ async def test_both_sides_give_up_when_packets_are_dropped_and_nothing_of_the_tr
     network: Network,
 ) -> None:
     lifecycle = DaemonLifecycle(shell(TREE), spawner=spawner(network))
-    ends = []
+    ends: list[float] = []
 
     async def mend() -> None:
         # The guard's limit, and the ladder of what does not go by itself.
@@ -114,7 +113,7 @@ async def test_both_sides_give_up_when_packets_are_dropped_and_nothing_of_the_tr
         network.mend()
 
     async def use() -> None:
-        async with lifecycle.running() as daemon:
+        async with lifecycle.running():
             await until(lambda: sleepers(network) == len(SLEEPERS))
             network.cut()
             began = trio.current_time()
@@ -123,7 +122,6 @@ async def test_both_sides_give_up_when_packets_are_dropped_and_nothing_of_the_tr
                 await trio.sleep_forever()
             finally:
                 ends.append(trio.current_time() - began)
-                assert "unknown" == await daemon.check()
 
     async with trio.open_nursery() as nursery:
         with pytest.raises(DaemonStateUnknownError):
@@ -233,9 +231,9 @@ async def test_a_stop_during_a_cut_is_bounded_and_says_that_the_end_was_not_seen
         await until(lambda: sleepers(network) == len(SLEEPERS))
         network.cut()
         # To look once, the ladder, and the patience after SIGKILL.
-        with lasting(LIMIT_S + 1.0 + 0.5 + 1.0 + SLACK_S):
-            with pytest.raises(DaemonStateUnknownError):
-                await daemon.stop()
+        bound_s = LIMIT_S + 1.0 + 0.5 + 1.0 + SLACK_S
+        with lasting(bound_s), pytest.raises(DaemonStateUnknownError):
+            await daemon.stop()
         await until(lambda: not sleepers(network))
         network.mend()
     assert "gone" == await daemon.check()
@@ -316,23 +314,14 @@ async def test_the_start_of_a_detached_daemon_that_was_cut_off_is_never_made_twi
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(cut)
-            with (
-                lasting(1.5 + 1.0 + 1.0 + 0.5 + 1.0 + SLACK_S),
-                pytest.raises(LifecycleError) as caught,
-            ):
+            # Until it should be ready; then to look once, the ladder, and the patience after it.
+            bound_s = 1.5 + 1.0 + 1.0 + 0.5 + 1.0 + SLACK_S
+            with lasting(bound_s), pytest.raises(DaemonStateUnknownError, match="record was kept"):
                 await DaemonLifecycle(
                     config, spawner=spawner(network), registry=registry
                 ).ensure_running()
-        print(
-            repr(caught.value),
-            sleepers(network),
-            await registry.daemons(),
-            file=__import__("sys").stderr,
-        )
+        assert 1 == sleepers(network) == len(await registry.daemons())
         network.mend()
-        left = sleepers(network)
-        records = await registry.daemons()
-        assert left == len(records) <= 1
         quick = shell(
             "exec sleep 1000",
             ready_mode=Manual(),
