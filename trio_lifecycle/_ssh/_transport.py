@@ -3,7 +3,8 @@
 import errno
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from math import inf
 from pathlib import Path
@@ -39,6 +40,8 @@ _SHORTAGE: Final = 4
 _SESSION_WINDOW_BYTES: Final = 128 * 1024
 
 _GOODBYE_S: Final = 1.0
+
+_OPENING: Final = "opening a session"
 
 # What sshd says of a connection that it could not make: strerror(3).
 _REFUSALS: Final = {os.strerror(number).lower(): number for number in sorted(errno.errorcode)}
@@ -135,20 +138,24 @@ class Transport:
             LostError: The connection is gone.
         """
         listener = RemoteListener(self._bridge, lambda: self.lost)
+        phase = f"listening on {host}:{port} there"
         try:
-            found = await self._bridge.see_through(
-                self._conn("create_server"),
-                *(listener.welcome, host, port),
-                late=listener.opened_late,
-                encoding=None,
-            )
+            with self._patiently(phase):
+                found = await self._bridge.see_through(
+                    self._conn("create_server"),
+                    *(listener.welcome, host, port),
+                    late=listener.opened_late,
+                    encoding=None,
+                )
+        except SSHConnectError:
+            raise
         except Exception as error:
             self._check(error)
             raise self._progress.fail(
                 SSHConnectError,
                 f"the server has refused ({error})",
                 "Either AllowTcpForwarding in its sshd_config forbids it, or the port is taken.",
-                f"listening on {host}:{port} there",
+                phase,
             ) from error
         listener.opened(found)
         self._listeners.add(listener)
@@ -243,8 +250,12 @@ class Transport:
         pause = _FIRST_PAUSE_S
         while True:
             try:
-                await self._open(flow, start(flow))
+                with self._patiently(_OPENING):
+                    await self._open(flow, start(flow))
                 return flow
+            except SSHConnectError:
+                flow.release()
+                raise
             except LostError:
                 raise
             except Exception as error:
@@ -294,8 +305,24 @@ class Transport:
             SSHConnectError,
             f"the server would not run a command ({getattr(error, 'reason', error)})",
             "It may allow too few at once (MaxSessions in its sshd_config), or none.",
-            "opening a session",
+            _OPENING,
         )
+
+    @contextmanager
+    def _patiently(self, phase: str) -> Iterator[None]:
+        """Bound a wait for the server: that the connection lives does not mean that it answers."""
+        # One that is silent altogether is lost before, and for that reason.
+        limit_s = self.target.connect_timeout + self.target.silence_limit_s
+        try:
+            with trio.fail_after(limit_s):
+                yield
+        except trio.TooSlowError as error:
+            raise self._progress.fail(
+                SSHConnectError,
+                f"the server has not answered for {limit_s:g} s",
+                "See whether it is overloaded, and what it logs.",
+                phase,
+            ) from error
 
     def _conn(self, method: str) -> Callable[..., Awaitable[Any]]:
         if self.lost is not None:
