@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240 - the files of a test are small, and on a local disk
 
 import errno
+import shutil
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -124,7 +125,58 @@ async def test_a_revoked_key_is_refused_even_when_it_is_known_or_pinned(
 async def test_known_hosts_that_cannot_be_read_are_named(server: Server, tmp_path: Path) -> None:
     known_hosts = known(server, tmp_path, "@nonsense a b")
     error = await refused(server.target(host_key=None, known_hosts=known_hosts))
+    assert f"{known_hosts}: " in error.problem
     assert "nonsense" in error.problem
+    assert "reading the known hosts" == error.phase
+    error = await refused(server.target(host_key=None, known_hosts=tmp_path))
+    assert f"{tmp_path}: Is a directory" == error.problem
+
+
+async def test_a_machine_is_not_known_by_the_address_that_its_name_leads_to(
+    server: Server, tmp_path: Path, other_key: Path
+) -> None:
+    other = " ".join(Path(f"{other_key}.pub").read_text().split()[:2])
+    by_address = ("127.0.0.1 {key}", "[127.0.0.1]:{port} {key}")
+    known_hosts = known(server, tmp_path, *by_address)
+    there = server.target(host="localhost", host_key=None, known_hosts=known_hosts)
+    assert "is not known" in (await refused(there)).problem
+    known(server, tmp_path, *by_address, f"localhost {other}")
+    assert "is another one than before" in (await refused(there)).problem
+    known(server, tmp_path, "localhost {key}", "@revoked 127.0.0.1 {key}")
+    assert "is marked as revoked" in (await refused(there)).problem
+    known(server, tmp_path, "localhost {key}")
+    await assert_works(there)
+
+
+@pytest.mark.needs("sshd")
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-n", "127.0.0.1"), None),
+        (("-n", "elsewhere"), "Certificate principal mismatch"),
+        (("-n", "127.0.0.1", "-V", "20200101:20200102"), "Certificate expired"),
+    ],
+)
+async def test_a_machine_may_be_known_by_who_has_signed_its_key(
+    tmp_path: Path, options: tuple[str, ...], said: str | None
+) -> None:
+    authority = make_key(tmp_path / "authority")
+    with running_sshd() as first:
+        signed = first.directory / "host.pub"
+        sign = ["ssh-keygen", "-q", "-s", authority, "-I", "a machine", "-h", *options, signed]
+        await trio.run_process(sign)
+        shutil.copytree(first.directory, tmp_path / "keys")
+    certificate, key = tmp_path / "keys" / "host-cert.pub", tmp_path / "keys" / "host"
+    trusted = tmp_path / "known_hosts"
+    trusted.write_text(f"@cert-authority 127.0.0.1 {Path(f'{authority}.pub').read_text()}")
+    with running_sshd(HostKey=key, HostCertificate=certificate) as server:
+        target = server.target(host_key=None, known_hosts=trusted)
+        if said is None:
+            await assert_works(target)
+        else:
+            error = await refused(target)
+            assert SSHHostKeyError is type(error)
+            assert said in error.problem
 
 
 async def test_a_user_whose_key_is_not_accepted_is_told_so(server: Server, other_key: Path) -> None:

@@ -318,6 +318,31 @@ async def test_a_put_that_the_machine_refuses_says_why(server: Server, tmp_path:
 
 
 @pytest.mark.needs("sshd")
+async def test_a_server_that_does_not_answer_is_waited_for_only_so_long() -> None:
+    with running_sshd() as server:
+        transport = await connection(server.target())
+        session = await transport.open_session("echo $PPID; cat")
+        pid = int(await session.receive())
+        quick = {"connect_timeout": 0.1, "keepalive_interval": 0.1, "keepalive_count": 1}
+        transport.target = server.target(**quick)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with trio.fail_after(4):
+                with pytest.raises(SSHConnectError, match="has not answered for") as opening:
+                    await transport.open_session("sh -s")
+                with pytest.raises(SSHConnectError, match="has not answered for") as listening:
+                    await transport.listen()
+            assert "opening a session" == opening.value.phase
+            assert "listening on 127.0.0.1:0 there" == listening.value.phase
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        # What it grants late is given back.
+        assert (b"", 0) == await run(transport, "true")
+        assert 2 == transport.channels_opened
+        await transport.close()
+
+
+@pytest.mark.needs("sshd")
 async def test_a_lost_connection_is_never_taken_for_the_end_of_a_command() -> None:
     with running_sshd() as server:
         transport = await connection(server.target())

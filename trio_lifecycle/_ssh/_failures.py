@@ -149,6 +149,9 @@ def _host_key(error: Exception, progress: Progress) -> SSHConnectError:
             f"its key is marked as revoked (known hosts: {files})",
             ("Whoever answers there must not be trusted. Give the machine a new key."),
         )
+    elif "Certificate" in str(error):
+        problem = f"the certificate of its key is no good ({error})"
+        cure = f"Have the key signed anew by the authority that is known (known hosts: {files})."
     elif progress.is_pinned:
         problem, cure = f"{shown} is not the one given as host_key", f"{look}correct host_key=."
     elif progress.knows_others:

@@ -1,7 +1,7 @@
 """What a guard writes, taken apart: JSON lines, some with raw bytes behind them."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 # A line of the guard has some hundred bytes. What goes on without an end is none.
@@ -95,3 +95,15 @@ def _length(facts: dict[str, Any]) -> int:
     if not isinstance(length, int) or length < 0:
         raise GarbledError(f"the guard announces {length!r} bytes")
     return length
+
+
+def number_in(facts: Mapping[str, Any], name: str, least: int = 0) -> int:
+    """Give a number that was said.
+
+    Raises:
+        GarbledError: It is none, or less than it may be.
+    """
+    value = facts.get(name)
+    if type(value) is not int or not least <= value < 1 << 64:
+        raise GarbledError(f"the guard says {value!r:.80} for {name!r}")
+    return value

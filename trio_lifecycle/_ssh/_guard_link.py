@@ -11,7 +11,7 @@ from typing import Any, Final
 import trio
 
 from trio_lifecycle._output import FedOutput
-from trio_lifecycle._ssh._guard_frames import Frame, Frames, GarbledError
+from trio_lifecycle._ssh._guard_frames import Frame, Frames, GarbledError, number_in
 from trio_lifecycle._ssh._guard_program import guard_script
 from trio_lifecycle._ssh._guard_ward import Ward
 from trio_lifecycle._ssh._session import LostError, Session
@@ -23,6 +23,7 @@ _log: Final = logging.getLogger("trio_lifecycle")
 _START_PATIENCE_S: Final = 30.0
 # How many heartbeats there are in the limit, so that one that is late does no harm.
 _BEATS: Final = 3
+_LARGEST_STATUS: Final = 255
 # What is sent in one go: a heartbeat is no later for a large request, for all of it is a sign of
 # life.
 _SEND_BYTES: Final = 32_768
@@ -59,11 +60,11 @@ class GuardLink:
     def __init__(self, session: Session, frames: Frames, limit_s: float, hello: Frame) -> None:
         self.lost: str | None = None
         self.is_cut = False
-        self.inner_start: int = hello.facts["start"]
-        self.inner: int = hello.facts["hello"]
-        self.outer: int = hello.facts["outer"]
-        self.boot_id: str = hello.facts["boot_id"]
-        self.pid_namespace: int = hello.facts["namespace"]
+        self.inner_start = number_in(hello.facts, "start")
+        self.inner = number_in(hello.facts, "hello", 1)
+        self.outer = number_in(hello.facts, "outer", 1)
+        self.boot_id = str(hello.facts.get("boot_id"))
+        self.pid_namespace = number_in(hello.facts, "namespace")
         self.wards: dict[int, Ward] = {}
         self.inboxes: dict[int, Callable[[dict[str, Any], bytes], None]] = {}
         self._session = session
@@ -97,6 +98,9 @@ class GuardLink:
             with trio.move_on_after(_START_PATIENCE_S):
                 return cls(session, frames, heartbeat_limit_s, await _greeting(session, frames))
             raise LostError(f"the guard said nothing for {_START_PATIENCE_S:.0f} s")
+        except GarbledError as error:
+            session.close()
+            raise LostError(f"there came no guard: {error}") from error
         except BaseException:
             session.close()
             raise
@@ -256,7 +260,8 @@ class GuardLink:
                     _guarded(self.inboxes[number], facts, raw)
             case {"fwd": number, "fd": fd} if number in self.wards:
                 _guarded(self.wards[number].on_forwarded, fd, raw)
-            case {"ticks": ticks, **rest} if not rest:
+            case {"ticks": _, **rest} if not rest:
+                ticks = number_in(facts, "ticks")
                 for ward in self.wards.values():
                     if ward.pid and not ward.ended.is_set():
                         ward.seen_alive = ticks
@@ -285,7 +290,7 @@ class GuardLink:
                 case "failed":
                     ward.on_failed(facts)
                 case "exited":
-                    ward.on_exited(facts["status"])
+                    ward.on_exited(number_in(facts, "status", -_LARGEST_STATUS))
                 case "gone":
                     del self.wards[facts["gone"]]
                     ward.on_gone()
@@ -315,11 +320,8 @@ async def _greeting(session: Session, frames: Frames) -> Frame:
         chunk = await session.receive()
         if not chunk:
             raise LostError("there came no guard" + _last_word(session))
-        try:
-            for frame in frames.feed(chunk):
-                return frame
-        except GarbledError as error:
-            raise LostError(f"there came no guard: {error}") from error
+        for frame in frames.feed(chunk):
+            return frame
 
 
 def _last_word(session: Session) -> str:

@@ -7,6 +7,7 @@ import trio
 
 from trio_lifecycle._errors import SpawnError
 from trio_lifecycle._output import FedOutput
+from trio_lifecycle._ssh._guard_frames import number_in
 from trio_lifecycle._ssh._guard_refusals import refusal
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.abc import SpawnRequest
@@ -154,8 +155,8 @@ class Ward:
 
     def on_spawned(self, facts: Mapping[str, Any]) -> None:
         """It is there."""
-        self.pid, self.start_time = facts["pid"], facts["start"]
-        self.seen_alive = facts["ticks"]
+        self.pid, self.start_time = number_in(facts, "pid", 2), number_in(facts, "start")
+        self.seen_alive = number_in(facts, "ticks")
         self.spawned.set()
 
     def on_opened(self) -> None:

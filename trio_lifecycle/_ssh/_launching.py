@@ -18,6 +18,14 @@ from trio_lifecycle._ssh._session import LostError, Session
 # Of a line of the launcher. A line without end is not its.
 _LONGEST_LINE_BYTES: Final = 65_536
 
+_WORDS: Final = frozenset({"pid", "exec", "refused", "exit", "left", "gone"})
+
+# Process, start, boot, pid namespace, log; process 1 is no daemon.
+_FACTS: Final = re.compile(
+    r"(?!1 )([1-9][0-9]{0,9}) ([0-9]{1,20}) ([^ ]+) ([0-9]{0,20}) (.*)", re.ASCII | re.DOTALL
+)
+_STATUS: Final = re.compile(r"-?[0-9]{1,9}", re.ASCII)
+
 # What a start may be refused for; the shell says it in words only.
 _REFUSALS: Final = (
     *(errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOEXEC, errno.ETXTBSY, errno.E2BIG),
@@ -84,9 +92,12 @@ class Launched:
         await self._hear("pid", "refused", "exit")
         if "pid" not in self._said:
             raise self._refusal()
-        pid, start, self.boot_id, space, log_file = self._said["pid"].split(" ", 4)
+        found = _FACTS.fullmatch(self._said["pid"])
+        if found is None:
+            raise LostError(f"the launcher talks nonsense: {self._said['pid'][:80]!r}")
+        pid, start, self.boot_id, space, log_file = found.groups()
         self.pid, self.start_time = int(pid), int(start)
-        self.pid_namespace = int(space) if space.isdecimal() else 0
+        self.pid_namespace = int(space or 0)
         # Its line ends where the first one of the path does.
         named = self._order.log or ""
         self.log_file = log_file.removesuffix(named.partition("\n")[0]) + named
@@ -113,6 +124,8 @@ class Launched:
             LostError: The connection is gone; how it ended, or whether, is not known.
         """
         await self._hear("exit")
+        if not _STATUS.fullmatch(self._said["exit"]):
+            raise LostError(f"the launcher talks nonsense: {self._said['exit'][:80]!r}")
         return int(self._said["exit"])
 
     async def leave(self) -> None:
@@ -175,8 +188,8 @@ class Launched:
         for line in lines:
             # A banner without a line's end may stand before it.
             _, found, said = line.partition(f"{self._token} ".encode())
-            if found:
-                word, _, facts = said.decode(errors="surrogateescape").partition(" ")
+            word, _, facts = said.decode(errors="surrogateescape").partition(" ")
+            if found and word in _WORDS:
                 self._said.setdefault(word, facts)
 
     def _refusal(self) -> SpawnError:

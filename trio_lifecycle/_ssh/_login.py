@@ -23,6 +23,7 @@ from trio_lifecycle._ssh._target import (
     LeftOut,
     SSHTarget,
 )
+from trio_lifecycle._ssh_errors import SSHConnectError
 
 if TYPE_CHECKING:
     import asyncssh
@@ -194,20 +195,33 @@ class _Doorman:
         """Give the accepted keys and authorities, and what is revoked, as asyncssh wants them."""
         progress = self.login.progress
         progress.phase = CONNECTING
-        # A missing file knows nobody, and must not be taken for a broken connection.
-        files = [path for path in progress.files if os.access(path, os.R_OK)]
-        known = self.asyncssh.read_known_hosts(files)
-        by_port = known.match(host, address, port)
-        by_name = known.match(host, address, None)
+        known = self._read(progress)
+        # As ssh(1): by its address only where that is its name. Else who lies about the address of
+        # a name could lead to any other machine that is known.
+        by_port, by_name = (known.match(host, "", number) for number in (port, None))
         # With a port of its own, a machine is also known by its name alone; see sshd(8). What is
-        # revoked by either is revoked.
+        # revoked by either, or by its address, is revoked.
         found = by_port if by_port[0] or by_port[1] else by_name
-        revoked = [*by_port[2], *by_name[2]]
+        by_address = (known.match("", address, number) for number in (port, None))
+        revoked = [key for each in (by_port, by_name, *by_address) for key in each[2]]
         keys, authorities = list(found[0]), list(found[1])
         if self.login.pinned:
             keys, authorities = self.login.pinned, []
         progress.knows_others = bool(keys or authorities)
         return keys, authorities, revoked
+
+    def _read(self, progress: Progress) -> Any:
+        # A missing file knows nobody, and must not be taken for a broken connection.
+        files = [path for path in progress.files if os.access(path, os.R_OK)]
+        try:
+            return self.asyncssh.read_known_hosts(files)
+        except (OSError, ValueError) as error:
+            raise progress.fail(
+                SSHConnectError,
+                f"{', '.join(files)}: {getattr(error, 'strerror', None) or error}",
+                "Correct the file, or name another one with known_hosts=.",
+                "reading the known hosts",
+            ) from error
 
 
 def _client(asyncssh: Any, progress: Progress, lost: Callable[[Exception | None], None]) -> Any:

@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 import trio
 from attrs import define, field
 
-from trio_lifecycle._errors import GuaranteeError
+from trio_lifecycle._errors import ConfigError, GuaranteeError
 from trio_lifecycle._ssh._connections import connection
 from trio_lifecycle._ssh._forward import Forward
 from trio_lifecycle._ssh._guard_link import GuardLink
@@ -109,12 +109,12 @@ class Machine:
         except LostError:
             line = await self._line_at_last()
         try:
-            return await ask(line)
+            return await _ask(line, ask)
         except LostError as error:
             if not again:
                 raise self.failure("looking", error) from error
         try:
-            return await ask(await self._line_at_last())
+            return await _ask(await self._line_at_last(), ask)
         except LostError as error:
             raise self.failure("looking", error) from error
 
@@ -176,6 +176,17 @@ class Machine:
         """Give the error of a connection that was lost."""
         target = self.target
         return SSHConnectError(target.host, target.user, target.port, phase, str(error))
+
+
+async def _ask(line: Line, ask: Callable[[Line], Awaitable[T]]) -> T:
+    try:
+        return await ask(line)
+    except ConfigError:
+        raise
+    except (ValueError, LookupError) as error:
+        # Tools there that say something else than everywhere; or it means no good.
+        line.close()
+        raise LostError(f"its answer makes no sense ({error})") from error
 
 
 async def _facts(line: Line) -> HostFacts:

@@ -18,6 +18,9 @@ _DIGEST: Final = re.compile("[0-9a-f]{64}", re.ASCII)
 
 _TOKEN_BYTES: Final = 16
 
+# A digest with its tokens has a few hundred, and stands at the end of all that is said.
+_MOST_BYTES: Final = 65_536
+
 
 class Standing(NamedTuple):
     """What stands where a copy shall stand.
@@ -77,7 +80,7 @@ async def digest_alone(session: Session, path: str) -> str | None:
     await session.send(text.encode(errors="surrogateescape"))
     said = b""
     while data := await session.receive():
-        said += data
+        said = (said + data)[-_MOST_BYTES:]
     found = re.search(f"{token}\\((.*?)\\){token}\n".encode(), said, re.DOTALL)
     if found is None:
         raise LostError(f"its shell has ended: {session.complaints().strip()}")

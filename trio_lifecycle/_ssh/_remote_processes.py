@@ -1,12 +1,12 @@
 """Processes of another machine: what its kernel says of them, and signals for them."""
 
-import signal
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from trio_lifecycle._ssh._line import Line
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle._stat import Stat, parse_stat
+from trio_lifecycle._status import signal_name
 
 # As with no descriptor left.
 _UNREADABLE: Final = "its processes can't be read now"
@@ -198,7 +198,7 @@ def _number(pid: int) -> int:
 
 def _name(signum: int) -> str:
     # By its name: numbers differ between kinds of machines. Real-time ones have none in sh.
-    return signal.Signals(signum).name.removeprefix("SIG")
+    return signal_name(signum).removeprefix("SIG").removeprefix("signal ")
 
 
 def _parse_tree(line: Line, text: str) -> Tree:

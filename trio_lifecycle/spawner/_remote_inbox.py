@@ -12,6 +12,7 @@ from trio_lifecycle._errors import ConfigError, GuaranteeError
 from trio_lifecycle._ssh._guard_link import GuardLink
 from trio_lifecycle._ssh._machine import Machine
 from trio_lifecycle._ssh._session import LostError
+from trio_lifecycle._ssh.guard_letters import MOST_UNDER_WAY
 from trio_lifecycle.abc import Datagram, Inbox
 
 _RANDOM_BYTES: Final = 8
@@ -34,7 +35,7 @@ async def open_inbox(
     name = secrets.token_hex(_RANDOM_BYTES)
     address = f"@trio-lifecycle/{name}" if directory is None else f"{directory}/notify-{name}"
     number = guard.new_number()
-    inbox = RemoteInbox(guard, number, address)
+    inbox = RemoteInbox(guard, number, address, longest_bytes)
     order = {"do": "listen", "id": number, "address": address, "user": user, "most": longest_bytes}
     try:
         answer = await guard.ask(order)
@@ -69,10 +70,12 @@ class RemoteInbox(Inbox):
         guard: Who holds it.
         number: The socket's for the guard.
         address: Where it is, there.
+        longest_bytes: How long a message may be.
     """
 
-    def __init__(self, guard: GuardLink, number: int, address: str) -> None:
+    def __init__(self, guard: GuardLink, number: int, address: str, longest_bytes: int) -> None:
         self._guard = guard
+        self._longest_bytes = longest_bytes
         self._number = number
         self._address = address
         self._uids: frozenset[int] = frozenset()
@@ -97,6 +100,9 @@ class RemoteInbox(Inbox):
         self._uids = uids
 
     def _hear(self, facts: dict[str, Any], raw: bytes) -> None:
+        # The guard keeps these bounds; whoever else stands in its place must not fill this memory.
+        if facts["n"] > self._longest_bytes or len(self._letters) > MOST_UNDER_WAY:
+            return
         # A message may come in pieces.
         self._unfinished += raw
         if len(self._unfinished) < facts["n"]:
