@@ -5,6 +5,7 @@ from subprocess import PIPE
 from typing import Self
 
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from trio_lifecycle._ssh._session import LostError, Session
 
@@ -62,7 +63,11 @@ class LocalSession(Session):
         """Read its standard output."""
         assert self.process.stdout is not None
         try:
-            return bytes(await self.process.stdout.receive_some())
+            data = bytes(await self.process.stdout.receive_some())
+            if not data:
+                # Over SSH, what it complained of before comes before; here it is another pipe's.
+                await wait_all_tasks_blocked(0.01)
+            return data
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise LostError("it is gone") from error
 
