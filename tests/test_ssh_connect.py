@@ -163,13 +163,13 @@ async def test_a_machine_may_be_known_by_who_has_signed_its_key(
     authority = make_key(tmp_path / "authority")
     with running_sshd() as first:
         signed = first.directory / "host.pub"
-        sign = ["ssh-keygen", "-q", "-s", authority, "-I", "a machine", "-h", *options, signed]
+        sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "a machine", "-h", *options, str(signed)]
         await trio.run_process(sign)
         shutil.copytree(first.directory, tmp_path / "keys")
     certificate, key = tmp_path / "keys" / "host-cert.pub", tmp_path / "keys" / "host"
     trusted = tmp_path / "known_hosts"
     trusted.write_text(f"@cert-authority 127.0.0.1 {Path(f'{authority}.pub').read_text()}")
-    with running_sshd(HostKey=key, HostCertificate=certificate) as server:
+    with running_sshd(HostKey=str(key), HostCertificate=str(certificate)) as server:
         target = server.target(host_key=None, known_hosts=trusted)
         if said is None:
             await assert_works(target)

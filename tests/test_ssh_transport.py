@@ -290,6 +290,20 @@ async def test_a_file_is_put_with_its_holes_and_its_mode(server: Server, tmp_pat
     assert {local, remote} == {*tmp_path.iterdir()}
 
 
+async def test_a_file_is_for_nobody_else_until_it_is_whole(server: Server, tmp_path: Path) -> None:
+    local = tmp_path / "local"
+    local.write_bytes(b"x" * 300_000)
+    local.chmod(0o644)
+    modes: set[int] = set()
+
+    def look(_done: int, _total: int) -> None:
+        modes.update(path.stat().st_mode & 0o777 for path in tmp_path.glob(".remote.*"))
+
+    await (await connection(server.target())).put(local, str(tmp_path / "remote"), look)
+    assert {0o600} == modes
+    assert 0o644 == (tmp_path / "remote").stat().st_mode & 0o777
+
+
 async def test_a_put_that_is_cancelled_leaves_nothing(server: Server, tmp_path: Path) -> None:
     local, there = tmp_path / "local", tmp_path / "there"
     there.mkdir()

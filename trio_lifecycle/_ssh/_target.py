@@ -38,13 +38,20 @@ Paths: TypeAlias = _Path | Sequence[_Path]
 _AUTHORITY: Final = re.compile(
     r"(?:(?P<user>[^@]+)@)?(?P<host>[^@:\[\]]+|\[(?P<v6>[^\]]+)\])(?::(?P<port>\d+))?"
 )
+# What a shell, or whoever splits a command into words, would take for more than a part of a name:
+# ProxyCommand and Match exec of a configuration may hold the host and the user. As in ssh(1).
+_META: Final = re.compile(r"['\"`$\\;&<>|(){}\s]")
 _PUBLIC_KEY: Final = re.compile(r"[a-z0-9][\w.@-]* [A-Za-z0-9+/]{16,}={0,2}(?: [^\0\r\n]*)?")
+
+
+def _is_odd(text: str, more: str) -> bool:
+    return _META.search(text) is not None or any(char in text for char in more)
 
 
 def _host(host: object) -> str:
     """Check a host, which may be an alias of the configuration as well."""
     text = check_text("host", host)
-    if not text or text.startswith("-") or not text.isprintable() or re.search(r"[\s/@,]", text):
+    if not text or text.startswith("-") or not text.isprintable() or _is_odd(text, "/@,"):
         raise ConfigError(
             "host",
             f"must be a machine such as 'gpu-2', not {text!r}; who logs in there is user=, and the "
@@ -57,7 +64,7 @@ def _user(user: object) -> str | None:
     if user is None:
         return None
     text = check_text("user", user)
-    if not text or text.startswith("-") or not text.isprintable() or " " in text:
+    if not text or text.startswith("-") or not text.isprintable() or _is_odd(text, ""):
         raise ConfigError("user", f"must be a login name such as 'worker', not {text!r}")
     return text
 

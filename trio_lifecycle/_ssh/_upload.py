@@ -13,6 +13,7 @@ import trio
 from trio_lifecycle._errors import LifecycleError
 from trio_lifecycle._ssh._bridge import Bridge
 from trio_lifecycle._ssh._failures import Progress
+from trio_lifecycle._ssh._login import require_asyncssh
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle._ssh_errors import SSHConnectError
 
@@ -21,6 +22,7 @@ _REMOVAL_S: Final = 5.0
 
 # Those that lead through the directory's owner are the machine's own business.
 _PERMISSIONS: Final = 0o777
+_PRIVATE: Final = 0o600
 
 
 class Upload:
@@ -95,6 +97,7 @@ class Upload:
             if hear is not None:
                 hear(copied, total)
 
+        await self._make_private(sftp)
         # Without sparse=False, a hole at the end of the file would not arrive.
         await self._bridge.call(
             sftp.put,
@@ -110,6 +113,13 @@ class Upload:
             )
         mode = about.st_mode & _PERMISSIONS
         await self._bridge.call(sftp.chmod, _bytes(self._beside), mode)
+
+    async def _make_private(self, sftp: Any) -> None:
+        # Until it is complete it has no mode that its owner has chosen, and what is in it may be
+        # for him alone. Exclusively: what stands there already is somebody else's.
+        private = require_asyncssh().SFTPAttrs(permissions=_PRIVATE)
+        made = await self._bridge.call(sftp.open, _bytes(self._beside), "xb", private)
+        await self._bridge.call(made.close)
 
     async def _remove(self, sftp: Any) -> None:
         # Nobody else knows of it. Bounded, for the machine may be out of reach.
