@@ -147,6 +147,7 @@ exec cat >/dev/null
         ("[1]", "can't be understood"),
         ('{"out": 1, "n": -1}', "announces -1 bytes"),
         ('{"spawned": 7, "exited": [], "fwd": {}}', "could not be taken in"),
+        ('{"ticks": "soon"}', "says 'soon' for 'ticks'"),
     ],
 )
 async def test_garbage_costs_the_link_with_a_clear_reason(
@@ -160,6 +161,30 @@ async def test_garbage_costs_the_link_with_a_clear_reason(
         with trio.fail_after(PATIENCE_S):
             await link.wait_lost()
         assert said in str(link.lost)
+
+
+@pytest.mark.parametrize("pid", ["1", "-1", "true", '"x"', "null"])
+async def test_a_guard_that_names_no_process_is_not_believed(
+    pid: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impostor = tmp_path / "python3"
+    impostor.write_text(IMPOSTOR)
+    impostor.chmod(0o700)
+    monkeypatch.setenv("WORDS", f'{{"spawned": 1, "pid": {pid}, "start": 1, "ticks": 1}}')
+    async with guarded(python=str(impostor)) as link:
+        with pytest.raises(LostError, match="for 'pid'"):
+            await start(link, "/bin/true")
+
+
+async def test_a_guard_that_greets_with_nonsense_is_none(tmp_path: Path) -> None:
+    impostor = tmp_path / "python3"
+    impostor.write_text(IMPOSTOR.replace('"start": 1', '"start": []'))
+    impostor.chmod(0o700)
+    async with trio.open_nursery() as nursery:
+        session = await LocalSession.start(nursery)
+        with pytest.raises(LostError, match="there came no guard"):
+            await GuardLink.open(session, str(impostor), heartbeat_limit_s=1.0)
+        nursery.cancel_scope.cancel()
 
 
 # --- frames ---------------------------------------------------------------------------------------

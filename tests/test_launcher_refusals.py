@@ -2,16 +2,19 @@
 
 import errno
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import trio
 
+from tests.sessions import LocalSession
 from tests.test_launcher import each_shell, outcome, session, sh
 from trio_lifecycle import SpawnError
-from trio_lifecycle._ssh._launching import launch
+from trio_lifecycle._ssh._launching import Launched, launch
 from trio_lifecycle._ssh._order import Order
+from trio_lifecycle._ssh._session import LostError
 
 # A program for a machine of 1987, whose header is whole.
 _OTHER_MACHINE = bytes.fromhex(
@@ -205,3 +208,38 @@ async def test_a_home_that_can_not_be_written_is_named(what: str, tmp_path: Path
     error = await refused(sh("true"), "unshare", "-m", "sh", "-c", mount)
     number = errno.ENOSPC if what == "disk full" else errno.EROFS
     assert (error.errno, f"{logs}/d.log" in error.problem) == (number, True)
+
+
+class Liar(LocalSession):
+    """A session whose shell answers with nonsense as soon as it knows the token."""
+
+    words = ""
+
+    async def send(self, data: bytes) -> None:
+        """Take the token out of what is sent."""
+        token = re.search(rb"trio_token=(trio-\S+)", data)
+        assert token is not None
+        await super().send(b"echo %s %s\n" % (token[1], self.words.encode()))
+
+
+@pytest.mark.parametrize(
+    "words", ["pid", "pid 1 2 boot 3 /log", "pid x y z", "pid -1 2 boot 3 /log", "pid 7 8"]
+)
+async def test_a_launcher_that_names_no_process_is_not_believed(words: str) -> None:
+    async with trio.open_nursery() as nursery:
+        session = await Liar.start(nursery)
+        session.words = words
+        with pytest.raises(LostError, match="nonsense"):
+            await launch(session, Order(name="d", program="/bin/true"))
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_exit_status_that_is_none_is_not_believed() -> None:
+    async with trio.open_nursery() as nursery:
+        session = await Liar.start(nursery)
+        launched = Launched(session, Order(name="d", program="/bin/true"))
+        session.words = "exit soon"
+        await launched._say(f"trio_token={launched._token}\n".encode())
+        with pytest.raises(LostError, match="nonsense"):
+            await launched.wait_end()
+        nursery.cancel_scope.cancel()

@@ -195,6 +195,14 @@ async def test_a_signal_goes_to_exactly_this_process(shell: str, open_line: Open
 
 
 @each_shell
+async def test_a_real_time_signal_is_sent_as_well(shell: str, open_line: OpenLine) -> None:
+    async with open_line(shell) as line:
+        with sleeper() as stat:
+            assert await remote.signal_one(line, told(stat), signal.SIGRTMIN + 3)
+            wait_for(stat.pid, os.WEXITED | os.WNOWAIT)
+
+
+@each_shell
 async def test_a_signal_to_a_tree_reaches_all_of_it(
     shell: str, open_line: OpenLine, start: Start
 ) -> None:

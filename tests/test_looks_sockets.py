@@ -212,12 +212,20 @@ async def test_a_port_that_somebody_has_or_has_marked_is_not_given(
             assert first.number != await ask(line, first.number)
 
 
-async def test_a_place_for_marks_that_is_no_directory_of_ours_is_refused(
+async def test_a_place_for_marks_that_somebody_else_has_made_is_left_for_the_home_directory(
     open_line: OpenLine, tmp_path: Path
 ) -> None:
     tmp_path.joinpath("elsewhere").mkdir()
-    tmp_path.joinpath(f"trio_lifecycle-ports-{os.geteuid()}").symlink_to("elsewhere")
-    async with open_line(TMPDIR=str(tmp_path)) as line:
+    name = f"trio_lifecycle-ports-{os.geteuid()}"
+    tmp_path.joinpath(name).symlink_to("elsewhere")
+    home = tmp_path / "home"
+    async with open_line(TMPDIR=str(tmp_path), HOME=str(home)) as line:
+        port = await reserve_port(line)
+        assert home / ".local/state/trio-lifecycle" / name == Path(port.mark).parent
+        await release_port(line, port)
+        assert not Path(port.mark).exists()
+        Path(port.mark).parent.rmdir()
+        Path(port.mark).parent.symlink_to(tmp_path)
         with pytest.raises(OSError, match="is another user's"):
             await reserve_port(line)
 

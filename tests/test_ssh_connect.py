@@ -163,7 +163,17 @@ async def test_a_machine_may_be_known_by_who_has_signed_its_key(
     authority = make_key(tmp_path / "authority")
     with running_sshd() as first:
         signed = first.directory / "host.pub"
-        sign = ["ssh-keygen", "-q", "-s", str(authority), "-I", "a machine", "-h", *options, str(signed)]
+        sign = [
+            "ssh-keygen",
+            "-q",
+            "-s",
+            str(authority),
+            "-I",
+            "a machine",
+            "-h",
+            *options,
+            str(signed),
+        ]
         await trio.run_process(sign)
         shutil.copytree(first.directory, tmp_path / "keys")
     certificate, key = tmp_path / "keys" / "host-cert.pub", tmp_path / "keys" / "host"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.sshd import Server, sshd
+from tests.sshd import Server, running_sshd, sshd
 from trio_lifecycle import (
     FREE_PORT,
     BinaryNotFoundError,
@@ -21,6 +21,7 @@ from trio_lifecycle import (
     RemoteBinaryNotFoundError,
     SpawnError,
     SQLiteRegistry,
+    SSHConnectError,
     SSHSpawner,
     TCPPort,
 )
@@ -153,3 +154,14 @@ async def test_a_directory_that_is_not_there_is_named(sshd: Server) -> None:
 def test_a_spawner_shows_where_it_leads_and_nothing_secret(sshd: Server) -> None:
     shown = repr(SSHSpawner("gpu-2", user="worker", port=2222, passphrase="sesame"))
     assert "SSHSpawner('worker@gpu-2:2222')" == shown
+
+
+@pytest.mark.needs("sshd")
+async def test_a_machine_whose_tools_talk_nonsense_is_an_error_of_its_own(tmp_path: Path) -> None:
+    awk = tmp_path / "awk"
+    awk.write_text("#!/bin/sh\nprintf '\\377 here\\n\\nx'\n")
+    awk.chmod(0o755)
+    with running_sshd(SetEnv=f"PATH={tmp_path}:/usr/bin:/bin") as server:
+        prober = server.spawner().open_prober()
+        with pytest.raises(SSHConnectError, match="its answer makes no sense"):
+            await prober.owner_of("127.0.0.1", 1)

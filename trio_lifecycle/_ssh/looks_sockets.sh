@@ -98,9 +98,8 @@ tl_listening_unix() {
 # port and this shell; it counts as long as this shell lives. Who makes one looks for others only
 # then: so of two at once at most one keeps the port, and nobody removes what another has just made.
 tl_reserve_port() {
-	tl_marks="${TMPDIR:-/tmp}/trio_lifecycle-ports-$(id -u)"
-	mkdir -m 700 "$tl_marks" 2>/dev/null
-	if [ -L "$tl_marks" ] || [ ! -O "$tl_marks" ] || [ ! -w "$tl_marks" ]; then return 2; fi
+	# Anybody may have taken the name in a directory for all.
+	tl_have_marks "${TMPDIR:-/tmp}" || tl_have_marks "$HOME/.local/state/trio-lifecycle" || return 2
 	tl_read /proc/sys/kernel/random/boot_id
 	tl_boot=$tl_text
 	tl_sweep_marks
@@ -110,6 +109,13 @@ tl_reserve_port() {
 		tl_mark_port && return
 	done
 	return 1
+}
+
+# Makes the place for marks in directory $1, unless it is there; false where it is not ours.
+tl_have_marks() {
+	tl_marks="$1/trio_lifecycle-ports-$(id -u)"
+	mkdir -p "$tl_marks" 2>/dev/null
+	[ ! -L "$tl_marks" ] && [ -O "$tl_marks" ] && [ -w "$tl_marks" ]
 }
 
 # Removes the marks of shells that have ended, also with an older boot.
