@@ -52,7 +52,7 @@ class Elsewhere(SimulatedSpawner):
         assert isinstance(process, SimulatedProcess)
         return Far(process._it)
 
-    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+    async def reach(self, report: Report, nursery: trio.Nursery | None, process: Process) -> Report:
         if nursery is not None:
             nursery.start_soon(self._forward)
         port = 20_000 + (report.port or 0)
@@ -146,7 +146,7 @@ def test_no_socket_can_be_passed_to_another_machine() -> None:
 class CutOff(Elsewhere):
     """A machine of which no port can be brought here."""
 
-    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+    async def reach(self, report: Report, nursery: trio.Nursery | None, process: Process) -> Report:
         raise SpawnError("simulated", "no port can be brought here")
 
 

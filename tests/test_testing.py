@@ -361,14 +361,14 @@ class GivesOnePort(SimulatedSpawner):
 class InventsAnAddress(SimulatedSpawner):
     """Reaches what has no address."""
 
-    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+    async def reach(self, report: Report, nursery: trio.Nursery | None, process: Process) -> Report:
         return evolve(report, url="http://127.0.0.1:1/", port=1)
 
 
 class ForgetsThePort(SimulatedSpawner):
     """Reaches a daemon at a port that its url does not have."""
 
-    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+    async def reach(self, report: Report, nursery: trio.Nursery | None, process: Process) -> Report:
         return report if report.url is None else evolve(report, port=1)
 
 

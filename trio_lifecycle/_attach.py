@@ -57,7 +57,7 @@ async def attach(
         raise DaemonNotRunningError(name, problem)
     diary = Diary(name, record.instance_id, observer, State.READY)
     stopper = Stopper(process, recorded_ladder(record), diary, Entry(place, record))
-    report = await where.reach(Report(record.url, record.port, record.report), None)
+    report = await where.reach(Report(record.url, record.port, record.report), None, process)
     # What its mode was is not recorded, only that there was one.
     by = (process, stopper, report, 0.0, (), Asker(process).ask)
     return DaemonHandle(name, record.instance_id, "adopted", *by)

@@ -160,7 +160,7 @@ class Launch:
         return await self._adopt(found, nursery)
 
     async def _adopt(self, found: Adoptee, nursery: trio.Nursery) -> DaemonHandle:
-        reached = await self._reach(found.report, nursery)
+        reached = await self._reach(found.report, nursery, found.process)
         self.process, self._armed = found.process, found.armed
         if found.record is not None:
             assert self._entry is not None
@@ -299,7 +299,7 @@ class Launch:
             report = evolve(report, port=port)
         await self._record(process, report)
         ready_after_s = trio.current_time() - began
-        reached = await self._reach(report, nursery)
+        reached = await self._reach(report, nursery, process)
         handle = self._hand_out("spawned", reached, ready_after_s, report.port)
         news = {"url": reached.url, "port": reached.port, "ready_after_s": ready_after_s}
         self.diary.note(Ready, pid=process.pid, **news)
@@ -367,8 +367,9 @@ class Launch:
     def _secrets(self) -> tuple[str, ...]:
         return self.config.secrets + (self._armed.secrets if self._armed else ())
 
-    async def _reach(self, report: Report, nursery: trio.Nursery) -> Report:
-        return await self._by.spawner.reach(report, None if self._detached else nursery)
+    async def _reach(self, report: Report, nursery: trio.Nursery, process: Process) -> Report:
+        owner = None if self._detached else nursery
+        return await self._by.spawner.reach(report, owner, process)
 
     def _hand_out(
         self, origin: Origin, report: Report, ready_after_s: float, own_port: int | None

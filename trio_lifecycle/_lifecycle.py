@@ -249,6 +249,14 @@ class DaemonLifecycle:
             if self._run is not None and _goes_on(self._run):
                 raise ConfigError("lifecycle", "another thread's trio.run() uses it; make one each")
             self._run, self._attempt = run, None
+            self._forget_forwards()
+
+    def _forget_forwards(self) -> None:
+        # What was given in an earlier run has the address of a forward that has ended with it; the
+        # registry gives the daemon again, and this run its own forward.
+        if self._known is not None and not self._by.spawner.is_here:
+            self._known.let_go()
+            self._known = None
 
     async def _ensure(self) -> DaemonHandle:
         if self._known is not None:

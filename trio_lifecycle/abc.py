@@ -140,7 +140,7 @@ class Spawner(ABC):
     async def reserve_port(self) -> "ReservedPort":
         """Choose a TCP port that is free where the daemon will run, and keep others from it."""
 
-    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+    async def reach(self, report: Report, nursery: trio.Nursery | None, process: Process) -> Report:
         """Give a daemon's ``url`` and ``port`` as this program reaches them.
 
         Asked just before its handle is given out. The record keeps what the daemon itself has.
@@ -149,6 +149,7 @@ class Spawner(ABC):
             report: What the daemon's machine knows it by.
             nursery: Where tasks may run that bring it nearer (a forwarded port, say). It lives as
                 long as the daemon's owner; None where nobody owns it.
+            process: The daemon's. What nobody owns is of no more use when it was closed.
 
         Raises:
             LifecycleError: It can't be reached.

@@ -12,7 +12,7 @@ from trio_lifecycle._ssh._host_facts import HostFacts
 from trio_lifecycle._ssh._line import Line
 from trio_lifecycle._ssh._machine import Machine
 from trio_lifecycle._ssh._remote_files import Chunk
-from trio_lifecycle.abc import DaemonRecord, Report
+from trio_lifecycle.abc import DaemonRecord, Process, Report
 from trio_lifecycle.spawner._ssh import SSHSpawner
 
 
@@ -66,10 +66,10 @@ class Elsewhere(SSHSpawner):
             )
             raise DaemonStateUnknownError(record.name, problem)
 
-    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+    async def reach(self, report: Report, nursery: trio.Nursery | None, process: Process) -> Report:
         """Give an address of this machine, or the daemon's own."""
         if self._forwards:
-            return await super().reach(report, nursery)
+            return await super().reach(report, nursery, process)
         await trio.lowlevel.checkpoint()
         return report
 

@@ -24,11 +24,19 @@ _LONGEST_PAUSE_S: Final = 1.0
 # Connections that are made at the same time; a server takes 10 newcomers for sure, by default.
 _MOST_AT_ONCE: Final = 8
 
+# A machine, and which of the connections to it.
+Key = tuple[SSHTarget, int]
 
-async def connection(target: SSHTarget) -> Transport:
+
+async def connection(target: SSHTarget, number: int = 0) -> Transport:
     """Give the connection to a machine, made if need be.
 
     All who ask at once wait for one attempt, and share what becomes of it.
+
+    Args:
+        target: The machine.
+        number: Which of its connections. Defaults to 0, the one that all share; there are more
+            only where more sessions are kept than a server allows on one.
 
     Raises:
         SSHConnectError: It can't be reached, or not in ``connect_timeout``.
@@ -37,7 +45,7 @@ async def connection(target: SSHTarget) -> Transport:
         ConfigError: What is needed is not installed, or a pinned key is none.
     """
     here = await _connections()
-    return await here.get(target, ())
+    return await here.get(target, (), number)
 
 
 @define(eq=False)
@@ -56,19 +64,22 @@ class _Connections:
     """Those of one loop."""
 
     bridge: Bridge
-    standing: dict[SSHTarget, Transport] = field(factory=dict)
-    attempts: dict[SSHTarget, _Attempt] = field(factory=dict)
+    standing: dict[Key, Transport] = field(factory=dict)
+    attempts: dict[Key, _Attempt] = field(factory=dict)
     at_once: trio.CapacityLimiter = field(factory=lambda: trio.CapacityLimiter(_MOST_AT_ONCE))
     is_over: bool = False
 
-    async def get(self, target: SSHTarget, via: tuple[SSHTarget, ...]) -> Transport:
+    async def get(
+        self, target: SSHTarget, via: tuple[SSHTarget, ...], number: int = 0
+    ) -> Transport:
         """Give a standing one, or wait for one that is being made."""
         await trio.lowlevel.checkpoint()
-        standing = self.standing.get(target)
+        key = target, number
+        standing = self.standing.get(key)
         if standing is not None and standing.lost is None:
             return standing
-        attempt = self.attempts.get(target) or self._begin(target, via)
-        with self._waiting(target, attempt):
+        attempt = self.attempts.get(key) or self._begin(key, via)
+        with self._waiting(key, attempt):
             await attempt.done.wait()
         if attempt.error is not None:
             raise _again(attempt.error) from attempt.error.__cause__
@@ -76,45 +87,43 @@ class _Connections:
         return attempt.transport
 
     @contextmanager
-    def _waiting(self, target: SSHTarget, attempt: _Attempt) -> Iterator[None]:
+    def _waiting(self, key: Key, attempt: _Attempt) -> Iterator[None]:
         attempt.waiting += 1
         try:
             yield
         finally:
             attempt.waiting -= 1
-            if attempt.waiting == 0 and self.attempts.get(target) is attempt:
+            if attempt.waiting == 0 and self.attempts.get(key) is attempt:
                 # Nobody needs it any more, and who asks now begins anew.
                 attempt.scope.cancel()
-                del self.attempts[target]
+                del self.attempts[key]
 
-    def _begin(self, target: SSHTarget, via: tuple[SSHTarget, ...]) -> _Attempt:
-        attempt = self.attempts[target] = _Attempt()
+    def _begin(self, key: Key, via: tuple[SSHTarget, ...]) -> _Attempt:
+        attempt = self.attempts[key] = _Attempt()
         trio.lowlevel.spawn_system_task(
-            self._attempt, target, via, attempt, name=f"connect to {target.host}"
+            self._attempt, key, via, attempt, name=f"connect to {key[0].host}"
         )
         return attempt
 
-    async def _attempt(
-        self, target: SSHTarget, via: tuple[SSHTarget, ...], attempt: _Attempt
-    ) -> None:
+    async def _attempt(self, key: Key, via: tuple[SSHTarget, ...], attempt: _Attempt) -> None:
         try:
             with attempt.scope:
-                attempt.transport = await _Connecting(self, target, via).run()
-                self._keep(target, attempt.transport)
+                attempt.transport = await _Connecting(self, key[0], via).run()
+                self._keep(key, attempt.transport)
         except Exception as error:
             attempt.error = error
         finally:
-            if self.attempts.get(target) is attempt:
-                del self.attempts[target]
+            if self.attempts.get(key) is attempt:
+                del self.attempts[key]
             if attempt.transport is None and attempt.error is None:
                 attempt.error = LostError("the Trio run has ended")
             attempt.done.set()
 
-    def _keep(self, target: SSHTarget, transport: Transport) -> None:
+    def _keep(self, key: Key, transport: Transport) -> None:
         if self.is_over:
             transport.abort()
         else:
-            self.standing[target] = transport
+            self.standing[key] = transport
 
     async def close(self) -> None:
         """Close all; bounded."""

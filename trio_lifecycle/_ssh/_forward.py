@@ -28,6 +28,7 @@ class Forward:
 
     Attributes:
         port: The port.
+        users: For how many daemons it is kept, where no nursery ends it.
     """
 
     def __init__(self, host: str, open_there: Opener) -> None:
@@ -37,12 +38,14 @@ class Forward:
             listener.listen()
             self.port: Final[int] = listener.getsockname()[1]
             self._listener = trio.socket.from_stdlib_socket(listener.dup())
+        self.users = 0
         self._open_there = open_there
+        self._scope = trio.CancelScope()
 
     @trio.lowlevel.enable_ki_protection
     async def run(self) -> None:
-        """Serve until cancelled, or closed."""
-        with self._listener:
+        """Serve until cancelled, or ended."""
+        with self._listener, self._scope:
             async with trio.open_nursery() as nursery:
                 while True:
                     try:
@@ -65,6 +68,10 @@ class Forward:
             pass  # whoever has connected sees that its connection ends
         except Exception as error:
             _log.warning("a connection to port %d could not be passed on: %s", self.port, error)
+
+    def end(self) -> None:
+        """Have ``run`` end, with all connections. Again is fine."""
+        self._scope.cancel()
 
     def close(self) -> None:
         """Listen no more, if nobody serves. Again is fine."""

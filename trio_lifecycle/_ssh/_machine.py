@@ -1,6 +1,7 @@
 """Another machine, as one Trio run of this program knows it."""
 
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Final, TypeVar
 
 import trio
@@ -22,6 +23,10 @@ T = TypeVar("T")
 # What is run on the other machine, and nothing else: every login shell knows how to start it.
 COMMAND: Final = "sh -s"
 
+# Left free on the first connection: for the line or the guard, should they be made anew, and for an
+# upload.
+_SHORT_SESSIONS: Final = 2
+
 
 @define(eq=False)
 class Machine:
@@ -33,7 +38,7 @@ class Machine:
     Attributes:
         target: How it is reached.
         own_name: What it calls itself; known once it was reached.
-        forwards: Those that nobody owns: addresses and port there -> the forward.
+        forwards: Those that no nursery ends: addresses and port there -> the forward.
         resolved: Programs there -> the files that they are, links resolved, as far as known.
     """
 
@@ -138,6 +143,29 @@ class Machine:
             return await (await self.transport()).open_session(COMMAND, patience_s)
         except LostError as error:
             raise self.failure("opening a session", error) from error
+
+    async def open_kept_session(self) -> Session:
+        """Open a session that may be kept for as long as a daemon starts, or lives.
+
+        Raises:
+            SSHConnectError: There can be none.
+        """
+        try:
+            return await (await self._roomy_transport()).open_session(COMMAND)
+        except LostError as error:
+            raise self.failure("opening a session", error) from error
+
+    async def _roomy_transport(self) -> Transport:
+        """Give the connection, or one more where it has no room for a session that is kept.
+
+        Whoever waited for room would wait for the end of another daemon.
+        """
+        transport, needed = await self.transport(), 1 + _SHORT_SESSIONS
+        more = count(1)
+        # No checkpoint from where room is seen until it is taken.
+        while transport.free_sessions < needed:
+            transport, needed = await connection(self.target, next(more)), 1
+        return transport
 
     async def guard(self, name: str) -> GuardLink | None:
         """Give the guard; None where the machine has no Python to run it.

@@ -76,6 +76,11 @@ class Transport:
         """Whether somebody waits for one of its sessions to end."""
         return bool(self._slots.statistics().tasks_waiting)
 
+    @property
+    def free_sessions(self) -> int:
+        """How many can be opened at once, before one has to wait for another's end."""
+        return int(self._slots.available_tokens)
+
     def hear_end(self, error: Exception | None) -> None:
         """Take note that the connection is gone."""
         if self.lost is None:

@@ -115,15 +115,19 @@ class LaunchedProcess(SeenProcess):
                 if self._is_detached:
                     nursery.start_soon(self._make_room)
                 else:
-                    nursery.start_soon(self._launched.beat_forever)
+                    nursery.start_soon(self._beat)
                 await self._hear_end()
                 nursery.cancel_scope.cancel()
-        except LostError as error:
-            self._on_lost(str(error))
         finally:
             self._is_served = False
             self._over.set()
             await self._part()  # noqa: ASYNC102  # it shields itself
+
+    async def _beat(self) -> None:
+        try:
+            await self._launched.beat_forever()
+        except LostError as error:
+            self._on_lost(str(error))
 
     async def _hear_end(self) -> None:
         try:

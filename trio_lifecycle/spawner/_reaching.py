@@ -7,16 +7,21 @@ from trio_lifecycle._ssh._forward import Forward
 from trio_lifecycle._ssh._machine import Machine
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle._urls import host_of, loopback_addresses, port_of, with_address
-from trio_lifecycle.abc import Report
+from trio_lifecycle.abc import Process, Report
+from trio_lifecycle.spawner._remote_process import RemoteProcess
 
 
-async def reach(machine: Machine, report: Report, nursery: trio.Nursery | None) -> Report:
+async def reach(
+    machine: Machine, report: Report, nursery: trio.Nursery | None, process: Process
+) -> Report:
     """Give url and port of a forward, where the daemon serves at a loopback address.
 
     Args:
         machine: Where the daemon runs.
         report: What it is known by there.
-        nursery: The owner's; None where nobody owns it: the forward then lasts as long as the run.
+        nursery: The owner's; None where nobody owns it: the forward then lasts as long as the run,
+            or until the daemon was stopped by all handles that have it.
+        process: The daemon's.
     """
     await trio.lowlevel.checkpoint()
     hosts: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -26,6 +31,8 @@ async def reach(machine: Machine, report: Report, nursery: trio.Nursery | None) 
     if not hosts or port is None:
         return report
     forward = _forward(machine, hosts, port, nursery)
+    if nursery is None:
+        _hold(machine, (hosts, port), process)
     url = None if report.url is None else _forwarded(report.url, hosts[0], forward.port)
     # A daemon may have another port beside the one of its URL.
     own_port = report.port if report.port != port else forward.port
@@ -58,6 +65,22 @@ def _forward(
     else:
         nursery.start_soon(forward.run, name=name)
     return forward
+
+
+def _hold(machine: Machine, key: tuple[tuple[str, ...], int], process: Process) -> None:
+    """Keep a forward that nobody owns until the last process behind it is closed."""
+    forward = machine.forwards[key]
+    if not isinstance(process, RemoteProcess):
+        return  # it can't be told when it ends
+
+    def let_go() -> None:
+        forward.users -= 1
+        if forward.users == 0:
+            del machine.forwards[key]
+            forward.end()
+
+    forward.users += 1
+    process.hold(let_go)
 
 
 async def open_one_of(

@@ -3,6 +3,7 @@
 import errno
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -53,6 +54,7 @@ class RemoteProcess(Process):
         self._unseen: str | None = None
         self._tree: Tree | None = None
         self._program: Program | None = None
+        self._held = ExitStack()
 
     @property
     def unseen(self) -> str | None:
@@ -227,9 +229,14 @@ class RemoteProcess(Process):
         """Have every line heard from now on."""
         return self._output.hear_lines(self, hear)
 
+    def hold(self, let_go: Callable[[], None]) -> None:
+        """Have something let go of when this is closed."""
+        self._held.callback(let_go)
+
     def close(self) -> None:
-        """Let go of the output."""
+        """Let go of the output, and of what was held for it."""
         self._output.close()
+        self._held.close()
 
 
 def _verdict_on(inode: int, found: Listening, ours: set[int]) -> Verdict:

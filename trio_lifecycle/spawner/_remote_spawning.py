@@ -92,9 +92,12 @@ async def _spawn_guarded(
 
 async def _launch(machine: Machine, request: SpawnRequest, nursery: trio.Nursery) -> Process:
     order = _order(machine, request)
-    # One that stays holds its session only until it is ready, so it is worth while to wait for
-    # others; the ready timeout is the limit.
-    session = await machine.open_session(math.inf if request.detached else None)
+    if request.detached:
+        # One that stays holds its session only until it is ready, so it is worth while to wait for
+        # others; the ready timeout is the limit.
+        session = await machine.open_session(math.inf)
+    else:
+        session = await machine.open_kept_session()
     try:
         launched = await launch(session, order)
     except LostError as error:

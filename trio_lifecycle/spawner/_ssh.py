@@ -46,15 +46,16 @@ class SSHSpawner(Spawner):
 
     The connection is made when it is first needed, and shared by all spawners of a Trio run that
     would make the same; it lasts as long as that. (Where the application runs a trio-asyncio loop
-    itself, what is first needed inside it is connected by it, and ends with it.) The key of the
-    machine is always checked. A lost connection is no end: the daemon's state is unknown until it
-    is seen again, over a new connection.
+    itself, what is first needed inside it is connected by it, and ends with it.) Daemons that have
+    an owner and are ``"scoped"`` keep a session each, of which a server allows ten on a connection:
+    more are made for more of them. The key of the machine is always checked. A lost connection is
+    no end: the daemon's state is unknown until it is seen again, over a new connection.
 
     Where a daemon serves at a loopback address, that of its own machine is meant; ``handle.url``
     and ``handle.port`` are then those of a forward on this one, which lasts as long as the handle's
-    owner, or without an owner as long as the Trio run. A URL with any other host is asked over the
-    network. Paths in a configuration are those of the other machine, relative ones count from the
-    directory of the login there.
+    owner; without an owner, until its handle has stopped it, or the Trio run ends. A URL with any
+    other host is asked over the network. Paths in a configuration are those of the other machine,
+    relative ones count from the directory of the login there.
 
     Args:
         host: The machine: a name, an address, or a ``Host`` of the configuration file.
@@ -175,9 +176,9 @@ class SSHSpawner(Spawner):
         """Choose there, outside of the range that the kernel takes ports from by itself."""
         return await reserve_port(self._machine)
 
-    async def reach(self, report: Report, nursery: trio.Nursery | None) -> Report:
+    async def reach(self, report: Report, nursery: trio.Nursery | None, process: Process) -> Report:
         """Forward a port of this machine to a loopback address of the other."""
-        return await reach(self._machine, report, nursery)
+        return await reach(self._machine, report, nursery, process)
 
     def open_prober(self) -> Prober:
         """Ask from the other machine."""

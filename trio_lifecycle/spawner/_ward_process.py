@@ -173,3 +173,4 @@ class WardProcess(RemoteProcess):
         """Let go of the output, and of the guard's word."""
         self._ward.close()
         self._opened.close()
+        super().close()

@@ -43,7 +43,7 @@ async def check_spawner(
         await check.everybody_sees_the_end(ends)
         await check.a_cancelled_wait_leaves_it_alone(stays)
         await check.a_look_tells_of_the_end(stays)
-        await check.an_address_is_reached_or_there_is_none()
+        await check.an_address_is_reached_or_there_is_none(stays)
         await check.a_cancelled_spawn_leaves_nothing(stays)
         await check.nothing_runs_before_its_gate_is_open(ends)
         await check.one_that_ends_at_its_gate_leaves_nothing(stays)
@@ -113,16 +113,19 @@ class _Check:
         assert _seen(process) == (True, None), "it is gone, but has not ended, or is unseen"
         process.close()
 
-    async def an_address_is_reached_or_there_is_none(self) -> None:
-        nowhere = await self._spawner.reach(Report(facts={"a": 1}), self._nursery)
+    async def an_address_is_reached_or_there_is_none(self, command: Sequence[str]) -> None:
+        process = await self._spawn(command)
+        nowhere = await self._spawner.reach(Report(facts={"a": 1}), self._nursery, process)
         assert nowhere == Report(facts={"a": 1}), "reach() has invented an address"
         port = await self._spawner.reserve_port()
         report = Report(f"http://127.0.0.1:{port.number}/a", port.number, {"a": 1})
-        reached = await self._spawner.reach(report, self._nursery)
-        assert reached.facts == report.facts, "reach() has changed what the daemon said"
-        assert reached.url is not None, "reach() has lost an address"
-        assert reached.url.endswith(f":{reached.port}/a"), "reach() gives a url of another port"
+        for nursery in (self._nursery, None):
+            reached = await self._spawner.reach(report, nursery, process)
+            assert reached.facts == report.facts, "reach() has changed what the daemon said"
+            assert reached.url is not None, "reach() has lost an address"
+            assert reached.url.endswith(f":{reached.port}/a"), "reach() gives a url of another port"
         port.release()
+        await self._end(process)
 
     async def a_cancelled_spawn_leaves_nothing(self, command: Sequence[str]) -> None:
         process = None
