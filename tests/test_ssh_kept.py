@@ -1,5 +1,7 @@
 """What is kept for daemons on another machine: sessions, forwards, and for how long."""
 
+import os
+import resource
 from contextlib import closing
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from trio_lifecycle import (
     Manual,
     Output,
     SQLiteRegistry,
+    SSHConnectError,
     TCPPort,
     open_daemon_nursery,
 )
@@ -26,8 +29,10 @@ from trio_lifecycle._ssh._launching import Launched
 from trio_lifecycle._ssh._machine import machine
 from trio_lifecycle._ssh._order import Order
 from trio_lifecycle._ssh._session import LostError, Session
+from trio_lifecycle.abc import Report
 from trio_lifecycle.spawner._launched_process import LaunchedProcess
 from trio_lifecycle.spawner._remote_log import RemoteLog
+from trio_lifecycle.spawner._unseen_process import UnseenProcess
 
 __all__ = ["sshd"]
 
@@ -158,3 +163,18 @@ async def test_what_was_stopped_leaves_no_forward(sshd: Server, tmp_path: Path) 
         await again.stop()
         with pytest.raises(OSError, match=r"refused|all attempts"):
             await trio.open_tcp_stream("127.0.0.1", daemon.port)
+
+
+async def test_a_program_without_descriptors_is_told_what_could_not_be_done(sshd: Server) -> None:
+    """The error names the machine, as all that concern it."""
+    spawner = sshd.spawner()
+    await spawner.find_binary("sh", ())  # connected, with all that takes descriptors
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first_free = os.dup(0)
+    os.close(first_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first_free, hard))
+    try:
+        with pytest.raises(SSHConnectError, match=r"127\.0\.0\.1.*Too many open files"):
+            await spawner.reach(Report(port=1), None, UnseenProcess())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -3,6 +3,7 @@
 import re
 import secrets
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -81,6 +82,8 @@ class Line:
             line.facts = parse_facts(looked.output)
         except ValueError as error:
             raise line._lose(f"its first answer makes no sense ({error})") from error
+        except OSError as error:
+            raise line._lose(f"its first question can't be read here ({error})") from error
         except BaseException:
             line.close()
             raise
@@ -164,6 +167,7 @@ class Line:
         return LostError(reason)
 
 
+@cache
 def _script() -> bytes:
     here = Path(__file__).parent
     return b"".join((here / name).read_bytes() for name in _SCRIPTS)

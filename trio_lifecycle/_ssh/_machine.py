@@ -188,7 +188,7 @@ class Machine:
                     self._guard = await GuardLink.open(
                         session, python, heartbeat_limit_s=self.target.silence_limit_s
                     )
-                except LostError as error:
+                except (LostError, OSError, ImportError) as error:
                     session.close()
                     if transport.lost is not None:
                         raise self.failure("starting the guard", error) from error

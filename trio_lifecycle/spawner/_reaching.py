@@ -22,6 +22,9 @@ async def reach(
         nursery: The owner's; None where nobody owns it: the forward then lasts as long as the run,
             or until the daemon was stopped by all handles that have it.
         process: The daemon's.
+
+    Raises:
+        SSHConnectError: This program can't listen here.
     """
     await trio.lowlevel.checkpoint()
     hosts: tuple[str, ...] = ("127.0.0.1", "::1")
@@ -57,7 +60,10 @@ def _forward(
         except LostError as error:
             raise machine.failure("connecting to the daemon", error) from error
 
-    forward = Forward(hosts[0], open_there)
+    try:
+        forward = Forward(hosts[0], open_there)
+    except OSError as error:
+        raise machine.failure("listening here, to lead to the daemon there", error) from error
     name = f"forward to {machine.host}:{port}"
     if nursery is None:
         machine.forwards[hosts, port] = forward

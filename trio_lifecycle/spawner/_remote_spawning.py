@@ -100,7 +100,7 @@ async def _launch(machine: Machine, request: SpawnRequest, nursery: trio.Nursery
         session = await machine.open_kept_session()
     try:
         launched = await launch(session, order)
-    except LostError as error:
+    except (LostError, OSError) as error:
         raise machine.failure("starting a daemon (nothing of it has run)", error) from error
     try:
         return await _take_over(machine, request, nursery, launched)
