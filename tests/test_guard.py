@@ -232,14 +232,16 @@ async def test_who_is_let_go_at_its_gate_ends(link: GuardLink) -> None:
 
 TREE = """
 import os, signal, sys, time
+def say(word):  # in one piece: two processes write here
+    os.write(1, f"{word} {os.getpid()}\\n".encode())
 if os.fork() == 0:
     os.setsid()
     if os.fork():
         os._exit(0)
-    print("far", os.getpid())
+    say("far")
     time.sleep(1000)
-signal.signal(signal.SIGTERM, lambda *_: print("asked"))
-print("near", os.getpid())
+signal.signal(signal.SIGTERM, lambda *_: say("asked"))
+say("near")
 while True:
     time.sleep(1000)
 """

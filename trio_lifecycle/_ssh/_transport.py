@@ -144,24 +144,21 @@ class Transport:
         """
         listener = RemoteListener(self._bridge, lambda: self.lost)
         phase = f"listening on {host}:{port} there"
-        try:
-            with self._patiently(phase):
+        with self._patiently(phase):
+            try:
                 found = await self._bridge.see_through(
                     self._conn("create_server"),
                     *(listener.welcome, host, port),
                     late=listener.opened_late,
                     encoding=None,
                 )
-        except SSHConnectError:
-            raise
-        except Exception as error:
-            self._check(error)
-            raise self._progress.fail(
-                SSHConnectError,
-                f"the server has refused ({error})",
-                "Either AllowTcpForwarding in its sshd_config forbids it, or the port is taken.",
-                phase,
-            ) from error
+            except Exception as error:
+                self._check(error)
+                problem = f"the server has refused ({error})"
+                cure = (
+                    "Either AllowTcpForwarding in its sshd_config forbids it, or the port is taken."
+                )
+                raise self._progress.fail(SSHConnectError, problem, cure, phase) from error
         listener.opened(found)
         self._listeners.add(listener)
         return listener
@@ -322,12 +319,9 @@ class Transport:
             with trio.fail_after(limit_s):
                 yield
         except trio.TooSlowError as error:
-            raise self._progress.fail(
-                SSHConnectError,
-                f"the server has not answered for {limit_s:g} s",
-                "See whether it is overloaded, and what it logs.",
-                phase,
-            ) from error
+            problem = f"the server has not answered for {limit_s:g} s"
+            cure = "See whether it is overloaded, and what it logs."
+            raise self._progress.fail(SSHConnectError, problem, cure, phase) from error
 
     def _conn(self, method: str) -> Callable[..., Awaitable[Any]]:
         if self.lost is not None:
