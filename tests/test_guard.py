@@ -108,7 +108,11 @@ async def test_a_daemon_has_no_descriptors_but_its_own_and_takes_all_signals(
     link: GuardLink,
 ) -> None:
     gated, _ = await start(link, "/bin/sleep", "1000", gated=True)
-    ward, _ = await start(link, "/bin/sleep", "1000", forwards={5: ignore, 9: ignore}, umask=0o27)
+    # Until it says so, it may hold a library that is being loaded.
+    heard, code = Heard(), "echo up; kill -STOP $$"
+    forwards = {5: ignore, 9: ignore}
+    ward, _ = await start(link, "/bin/sh", "-c", code, to=heard, forwards=forwards, umask=0o27)
+    await heard.line("up")
     status = status_of(ward.pid)
     assert ["0" * 16] * 2 == [status["SigBlk"], status["SigIgn"]]
     assert "0027" == status["Umask"]
