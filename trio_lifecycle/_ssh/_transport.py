@@ -30,13 +30,11 @@ MOST_SESSIONS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 0.5
 
-# RFC 4254 section 5.1.
 _PROHIBITED: Final = 1
 _CONNECT_FAILED: Final = 2
 _SHORTAGE: Final = 4
 
-# What a server may have on its way to us for one session. The end of a daemon comes behind all that
-# it has written: over 2 Mbit/s, asyncssh's own 2 MiB are 8 s, and this is half a second.
+# What a server may have on its way for one session, before an end is told: 0.5 s at 2 Mbit/s.
 _SESSION_WINDOW_BYTES: Final = 128 * 1024
 
 _GOODBYE_S: Final = 1.0
