@@ -127,7 +127,7 @@ tl_kill() {
 	case $1 in '' | *[!0-9]* | 0 | 1 | "$$") return 1 ;; esac
 	tl_is_living "$1" "$2" || return 0
 	# Gone since is fine; another user's is not.
-	kill -s "$tl_name" "$1" 2>/dev/null || ! tl_is_living "$1" "$2"
+	kill "-$tl_name" "$1" 2>/dev/null || ! tl_is_living "$1" "$2"
 }
 
 # Sends signal $1 to the family of the rest, and says what is left of it, after a line with those
