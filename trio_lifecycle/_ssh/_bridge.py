@@ -55,6 +55,8 @@ class Bridge:
     loop: Any
     _current: Any
     _before_end: list[Callable[[], Awaitable[None]]] = field(factory=list)
+    _calls: int = 0
+    _all_over: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
     def before_end(self, close: Callable[[], Awaitable[None]]) -> None:
         """Have something closed before the loop ends; it is given 2 s."""
@@ -86,11 +88,16 @@ class Bridge:
 
         if self.loop.is_closed():
             raise LostError(_LOOP_ENDED)
-        with self.entered():
-            try:
+        self._calls += 1
+        try:
+            with self.entered():
                 result: _T = await self.loop.run_aio_coroutine(run())
-            except asyncio.CancelledError as error:
-                raise LostError(_LOOP_ENDED) from error  # noqa: ASYNC104 - asyncio's, not Trio's
+        except asyncio.CancelledError as error:
+            raise LostError(_LOOP_ENDED) from error  # noqa: ASYNC104 - asyncio's, not Trio's
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._all_over.unpark_all()
         return result
 
     async def see_through(
@@ -138,6 +145,10 @@ class Bridge:
             async with trio.open_nursery() as nursery:
                 for close in self._before_end:
                     nursery.start_soon(close)
+            # A call that is cancelled ends when the loop has had its turn, and without the loop
+            # never.
+            while self._calls:
+                await self._all_over.park()
 
 
 def _hand_over(late: Callable[[_T | None], None], task: Any) -> None:
