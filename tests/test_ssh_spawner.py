@@ -151,6 +151,17 @@ async def test_a_directory_that_is_not_there_is_named(sshd: Server) -> None:
                 raise AssertionError("it runs")
 
 
+async def test_an_output_file_of_this_machine_that_can_not_be_made_is_named(
+    sshd: Server, tmp_path: Path
+) -> None:
+    for guarantee in ("guarded", "scoped"):
+        config = shell("sleep 9", output=Output(to=tmp_path / "missing" / "log"))
+        lifecycle = DaemonLifecycle(config, spawner=sshd.spawner(guarantee=guarantee))
+        with pytest.raises(SpawnError, match=r"output can't be set up.*missing/log"):
+            async with lifecycle.running():
+                raise AssertionError("it runs")
+
+
 def test_a_spawner_shows_where_it_leads_and_nothing_secret(sshd: Server) -> None:
     shown = repr(SSHSpawner("gpu-2", user="worker", port=2222, passphrase="sesame"))
     assert "SSHSpawner('worker@gpu-2:2222')" == shown

@@ -20,6 +20,7 @@ from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle.abc import Process, SpawnRequest
 from trio_lifecycle.spawner._forwarded_pipe import ForwardedPipe
 from trio_lifecycle.spawner._launched_process import LaunchedProcess
+from trio_lifecycle.spawner._refusals import RETRYABLE
 from trio_lifecycle.spawner._remote_log import RemoteLog
 from trio_lifecycle.spawner._ward_process import WardProcess
 
@@ -60,7 +61,7 @@ async def spawn(
 async def _spawn_guarded(
     machine: Machine, guard: GuardLink, request: SpawnRequest, nursery: trio.Nursery
 ) -> Process:
-    output = FedOutput(request.name, request.output, request.secrets, held=True)
+    output = _open_output(request, held=True)
     with ExitStack() as stack:
         stack.callback(output.close)
         pipes = {
@@ -128,7 +129,7 @@ async def _take_over(
         request.name,
         identity,
         request.instance_id,
-        FedOutput(request.name, _output(request), request.secrets),
+        _open_output(request, held=False),
         launched,
         log,
         detached=request.detached,
@@ -139,9 +140,14 @@ async def _take_over(
     return process
 
 
-def _output(request: SpawnRequest) -> Output:
-    """Give who wants its output here: nobody but its handle if it writes a file there."""
-    return Output(request.output.tail_bytes) if request.detached else request.output
+def _open_output(request: SpawnRequest, *, held: bool) -> FedOutput:
+    # What stays writes a file there; nobody but its handle wants that here.
+    wanted = Output(request.output.tail_bytes) if request.detached else request.output
+    try:
+        return FedOutput(request.name, wanted, request.secrets, held=held)
+    except OSError as error:
+        problem = f"its output can't be set up: {error}"
+        raise SpawnError(request.name, problem, error.errno, error.errno in RETRYABLE) from error
 
 
 def _order(machine: Machine, request: SpawnRequest) -> Order:
