@@ -19,7 +19,6 @@ from trio_lifecycle import (
     Output,
     Spawned,
     SpawnError,
-    SSHConnectError,
     open_daemon_nursery,
 )
 
@@ -87,37 +86,6 @@ async def test_thirty_over_twelve_connections_are_up_and_one_that_is_refused_hur
                 nursery.start_soon(own, number)
     assert (MANY - 1, 1) == (up, refused)
     assert [] == there.sleepers()
-
-
-@pytest.mark.fault(79)
-async def test_more_than_the_sessions_serve_is_told_clearly_and_the_others_stay(
-    there: There,
-) -> None:
-    spawner = there.spawner(guarantee="scoped", connect_timeout=3.0)
-    handles: list[DaemonHandle] = []
-    errors: list[SSHConnectError] = []
-    over = trio.Event()
-
-    async def own(number: int) -> None:
-        try:
-            async with DaemonLifecycle(sleeper(number), spawner=spawner).running() as handle:
-                handles.append(handle)
-                await over.wait()
-        except SSHConnectError as error:
-            errors.append(error)
-            # One session is the line's.
-            await there.wait_until(lambda: len(handles) == 7)
-            assert ["running"] * 7 == [await handle.check() for handle in handles]
-            over.set()
-
-    with trio.fail_after(40):
-        async with trio.open_nursery() as nursery:
-            for number in range(8):
-                nursery.start_soon(own, number)
-    (error,) = errors
-    assert "opening a session" == error.phase
-    assert "all 8 sessions of the connection are in use" in error.problem
-    assert "scoped" in error.cure
 
 
 @pytest.mark.fault(79)
