@@ -25,6 +25,10 @@ module.main()
 """
 
 
+# Nothing of the machine's own is needed, nor wanted.
+_OPTIONS: Final = ("-I", "-S")
+
+
 def guard_script(python: str, token: str, limit_s: float) -> bytes:
     """Give it: a shell reads it from its standard input, and becomes the guard.
 
@@ -34,7 +38,7 @@ def guard_script(python: str, token: str, limit_s: float) -> bytes:
         limit_s: How long it waits for a heartbeat.
     """
     program = _BOOTSTRAP.format(parts=[(name, _source(name)) for name in PARTS])
-    command = [python, "-I", "-S", "-c", program, token, repr(limit_s)]
+    command = [python, *_OPTIONS, "-c", program, token, repr(limit_s)]
     return f"exec {shlex.join(command)}\n".encode("utf-8", "surrogateescape")
 
 
