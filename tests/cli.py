@@ -18,7 +18,7 @@ import pytest
 import trio
 from attrs import evolve
 
-from tests.support import UNMEASURED
+from tests.support import UNMEASURED, nothing_ignored
 from trio_lifecycle import DaemonNotRunningError, DaemonRecord, SQLiteRegistry, attach
 from trio_lifecycle._cli._app import run_app
 from trio_lifecycle._cli._codes import SIGNALS
@@ -39,20 +39,6 @@ DEAF = ("sh", "-c", "trap '' TERM; echo deaf; exec sleep 600")
 PATIENCE_S = 40.0
 
 T = TypeVar("T")
-
-
-@contextmanager
-def nothing_ignored() -> Iterator[None]:
-    """Undo what nohup, or a shell that starts the tests with ``&``, would have us inherit."""
-    signums = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
-    ignored = [signum for signum in signums if signal.getsignal(signum) is signal.SIG_IGN]
-    for signum in ignored:
-        signal.signal(signum, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for signum in ignored:
-            signal.signal(signum, signal.SIG_IGN)
 
 
 class Run:

@@ -1,14 +1,13 @@
 """Sessions as over SSH, around programs of this machine."""
 
-import signal
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from subprocess import PIPE
 from typing import Self
 
 import trio
 from trio.testing import wait_all_tasks_blocked
 
+from tests.support import nothing_ignored
 from trio_lifecycle._ssh._session import LostError, Session
 
 _KEPT_COMPLAINTS_BYTES = 4_096
@@ -31,7 +30,7 @@ class LocalSession(Session):
         leads: bool = False,
     ) -> Self:
         """Start it, as leader of a session if it ``leads``; it is killed with the nursery."""
-        with _nothing_ignored():
+        with nothing_ignored():
             process = await trio.lowlevel.open_process(
                 list(command),
                 stdin=PIPE,
@@ -93,23 +92,3 @@ class LocalSession(Session):
         assert self.process.stdin is not None
         # FdStream.close() is at once: nothing is flushed.
         self.process.stdin.close()  # type: ignore[attr-defined]
-
-
-# What a shell sets to be ignored for what it runs in the background.
-_OF_JOBS = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
-
-
-@contextmanager
-def _nothing_ignored() -> Iterator[None]:
-    """Ignore no signal meanwhile.
-
-    A shell hands on what it was born with. sshd ignores none; whoever runs the tests may.
-    """
-    ignored = [signum for signum in _OF_JOBS if signal.getsignal(signum) is signal.SIG_IGN]
-    for signum in ignored:
-        signal.signal(signum, signal.SIG_DFL)
-    try:
-        yield
-    finally:
-        for signum in ignored:
-            signal.signal(signum, signal.SIG_IGN)

@@ -262,3 +262,17 @@ from trio_lifecycle import *
 from tests.plugins import covered
 from tests.support import *
 """
+
+
+@contextmanager
+def nothing_ignored() -> Iterator[None]:
+    """Undo what nohup, or a shell that starts the tests with ``&``, would have us hand on."""
+    signums = (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM)
+    ignored = [signum for signum in signums if signal.getsignal(signum) is signal.SIG_IGN]
+    for signum in ignored:
+        signal.signal(signum, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        for signum in ignored:
+            signal.signal(signum, signal.SIG_IGN)
