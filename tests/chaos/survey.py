@@ -63,8 +63,9 @@ def become_subreaper() -> None:
 def look(pid: int) -> Seen | None:
     """Look at one process; None when it is gone."""
     try:
-        # The name in parentheses may hold spaces and parentheses itself.
-        fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        # The name in parentheses may hold spaces, parentheses and any byte itself.
+        text = (PROC / str(pid) / "stat").read_text(errors="replace")
+        fields = text.rpartition(")")[2].split()
         words = (PROC / str(pid) / "cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return None
