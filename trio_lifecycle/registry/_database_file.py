@@ -5,7 +5,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from typing import Final, TypeVar
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from trio_lifecycle.registry._complaints import (
     OccupiedError,
@@ -22,6 +22,24 @@ ResultT = TypeVar("ResultT")
 _TRIES: Final = 3
 
 
+class _Slot:
+    """Where the session of a file is kept: apart from it, so that it never is in a cycle with it.
+
+    When a file that is part of one goes, Python finds the connection unreachable as well, and may
+    see it before whatever would close it. From 3.13 on it complains of one that is open then.
+    """
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+
+    def close(self) -> None:
+        """Close what is open."""
+        with _one_at_a_time:
+            session, self.session = self.session, None
+            if session is not None:
+                session.close()
+
+
 class DatabaseFile:
     """A database by its path; any thread may use it.
 
@@ -29,13 +47,11 @@ class DatabaseFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._session: Session | None = None
+        self._slot = _Slot()
         self._path = path
+        finalize(self, self._slot.close).atexit = False
         with _one_at_a_time:
             _files.add(self)
-
-    def __del__(self) -> None:
-        self.close()
 
     def run(self, work: Callable[[sqlite3.Connection], ResultT], *, writes: bool) -> ResultT:
         """Do some work in a transaction: all of it, or nothing.
@@ -64,7 +80,7 @@ class DatabaseFile:
         if not _one_at_a_time.acquire(blocking=False):
             return None
         try:
-            session = self._session
+            session = self._slot.session
             if session is None or session.pid != os.getpid() or not session.in_place():
                 return None
             return mark_of(session.connection)
@@ -76,22 +92,19 @@ class DatabaseFile:
 
     def close(self) -> None:
         """Let go of the file; the next use opens it again. Calling it again is fine."""
-        with _one_at_a_time:
-            session, self._session = self._session, None
-            if session is not None:
-                session.close()
+        self._slot.close()
 
     def _try(self, work: Callable[[sqlite3.Connection], ResultT], *, writes: bool) -> ResultT:
-        if self._session is not None and not self._session.in_place():
+        if self._slot.session is not None and not self._slot.session.in_place():
             self.close()
-        if self._session is None:
-            self._session = Session(self._path, writes=writes)
-        if self._session.pid != os.getpid():
+        if self._slot.session is None:
+            self._slot.session = Session(self._path, writes=writes)
+        if self._slot.session.pid != os.getpid():
             raise RefusalError(
                 "this program was forked while it had it open, by something other than Python; "
                 "close() it before that"
             )
-        session = self._session
+        session = self._slot.session
         try:
             result = session.transact(work, "BEGIN IMMEDIATE" if writes else "BEGIN")
             if (writes or not session.lasts) and not session.in_place():
@@ -111,13 +124,13 @@ class DatabaseFile:
         """
         if is_busy(error):
             raise OccupiedError from error
-        if self._session is None:
+        if self._slot.session is None:
             # Had it been damaged, it would have been set aside while it was opened.
             return is_damage(error)
         # What we ask is right, so it is the tables that are not what their version promises.
         if is_damage(error) or primary_code(error) == sqlite3.SQLITE_ERROR:
-            self._session.set_aside(error)
-            self._session = None
+            self._slot.session.set_aside(error)
+            self._slot.session = None
             return True
         # Whatever state the connection is in, a new one is in none.
         self.close()
