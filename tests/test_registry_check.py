@@ -1,4 +1,4 @@
-"""The check of registries finds who keeps the contract almost."""
+"""The check of registries finds who does not keep the contract, or keeps it almost."""
 
 import unicodedata
 from collections.abc import AsyncIterator
@@ -8,6 +8,7 @@ import pytest
 import trio
 from attrs import evolve
 
+from tests.broken_registries import BROKEN
 from tests.simulated import in_simulated_time
 from trio_lifecycle import ConfigError
 from trio_lifecycle.abc import ClaimHolder, DaemonRecord, RecordChange, Registry
@@ -233,6 +234,7 @@ class WatchesForOneOnly(MemoryRegistry):
 @pytest.mark.parametrize(
     ("broken", "finding"),
     [
+        *BROKEN,
         (ForgetsTheOwner, r"put\(\) stored"),
         (ForgetsWhenItLived, r"put\(\) stored"),
         (HasSmallNumbers, r"put\(\) stored"),
@@ -263,3 +265,9 @@ async def test_the_check_finds_a_registry_that(broken: type[Registry], finding: 
     registry = broken()
     with pytest.raises(AssertionError, match=finding):
         await check_registry(lambda: registry)
+
+
+@in_simulated_time
+async def test_the_check_finds_views_that_know_nothing_of_each_other() -> None:
+    with pytest.raises(AssertionError, match=r"put\(\) stored"):
+        await check_registry(MemoryRegistry)
