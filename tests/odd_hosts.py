@@ -12,6 +12,7 @@ import pytest
 import trio
 from attrs import evolve
 
+from tests.plugins._processes import MARKER
 from tests.sshd import Server, running_sshd
 from trio_lifecycle import (
     DaemonLifecycle,
@@ -21,6 +22,9 @@ from trio_lifecycle import (
     SQLiteRegistry,
     SSHSpawner,
 )
+
+# What a login has of its server, whatever else it has.
+_OF_THE_SERVER = ("SSH_CLIENT", "SSH_CONNECTION", MARKER)
 
 USUAL_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
@@ -72,7 +76,7 @@ class OddHost:
         values = {**usual, "SHELL": shell, **(environment or {})}
         words = [f"{name}={value}" for name, value in values.items() if value is not None]
         started = join(["env", "-i", *words, *within, shell, "-c"])
-        ssh = 'SSH_CLIENT="$SSH_CLIENT" SSH_CONNECTION="$SSH_CONNECTION"'
+        ssh = " ".join(f'{name}="${name}"' for name in _OF_THE_SERVER)
         started = started.replace("env -i", f"env -i {ssh}", 1)
         self._script.write_text(f'{before}\nexec {started} "$SSH_ORIGINAL_COMMAND"\n')
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.plugins._processes import MARKER
 from tests.plugins.needs import find_program
 from trio_lifecycle import SSHSpawner
 from trio_lifecycle._ssh._target import SSHTarget
@@ -101,7 +102,7 @@ def running_sshd(
         host_key, key = make_key(directory / "host"), make_key(directory / "key")
         shutil.copy(f"{key}.pub", directory / "authorized_keys")
         port = free_port()
-        settings = {"Port": port, "HostKey": host_key, **_SETTINGS, **options}
+        settings = {"Port": port, "HostKey": host_key, **_SETTINGS, **options, **_marked(options)}
         settings["AuthorizedKeysFile"] = directory / "authorized_keys"
         config = directory / "sshd_config"
         config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
@@ -113,6 +114,15 @@ def running_sshd(
             _end(process)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def _marked(options: Mapping[str, str | int]) -> dict[str, str]:
+    """Have what is started over it bear the tests' mark; sshd hands on nothing by itself."""
+    mark = os.environ.get(MARKER)
+    if mark is None:
+        return {}
+    # Of several such lines sshd would take the first.
+    return {"SetEnv": f"{MARKER}={mark} {options.get('SetEnv', '')}".rstrip()}
 
 
 _SETTINGS: Mapping[str, object] = {

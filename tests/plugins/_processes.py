@@ -1,11 +1,15 @@
 """What /proc says about processes, for the hygiene of the tests."""
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+MARKER = "TRIO_LIFECYCLE_TEST"
 PROC = "/proc"
+
+_MARK = re.compile(rb"(?:\A|\0)%s=([^\0]*)" % MARKER.encode())
 
 
 @dataclass(frozen=True)
@@ -16,7 +20,7 @@ class Process:
     started: int
     parent: int
     zombie: bool
-    marked: bool
+    mark: str
 
     def __str__(self) -> str:
         words = _read(self.pid, "cmdline").replace(b"\0", b" ").decode(errors="replace").strip()
@@ -28,33 +32,28 @@ class Process:
         """Whether the process that runs the tests is its parent."""
         return self.parent == os.getpid()
 
-
-def processes(token: bytes) -> Iterator[Process]:
-    """All processes but this one; those with the token in their environment are marked."""
-    for pid in _pids():
-        process = _look(pid, token)
-        if process is not None:
-            yield process
+    @property
+    def identity(self) -> tuple[int, int]:
+        """What no other process has, ever."""
+        return self.pid, self.started
 
 
-def children() -> frozenset[tuple[int, int]]:
-    """The number and the start time of each child of this process."""
+def processes() -> dict[int, Process]:
+    """All processes but this one, by their numbers."""
     found = map(_look, _pids())
-    return frozenset(
-        (process.pid, process.started) for process in found if process and process.ours
-    )
+    return {process.pid: process for process in found if process is not None}
 
 
-def end(process: Process, token: bytes) -> None:
-    """Kill a process that is a test's own: marked by it, or a child of this one."""
+def end(process: Process) -> None:
+    """Kill a process that the tests have started: marked, or a child of this one."""
     try:
         pidfd = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return
     try:
         # Asked again behind the pidfd: from here on the number can't mean another process.
-        now = _look(process.pid, token)
-        if now is not None and now.started == process.started and (now.marked or now.ours):
+        now = _look(process.pid)
+        if now is not None and now.identity == process.identity and (now.mark or now.ours):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
         pass
@@ -77,19 +76,19 @@ def _pids() -> Iterator[int]:
             yield int(name)
 
 
-def _look(pid: int, token: bytes | None = None) -> Process | None:
+def _look(pid: int) -> Process | None:
     # The name in parentheses may hold spaces and parentheses itself: proc_pid_stat(5).
     fields = _read(pid, "stat").rpartition(b")")[2].split()
     if not fields:
         return None
     # A zombie's environment reads as empty, so a zombie is never marked.
-    marked = token is not None and token in _read(pid, "environ")
+    found = _MARK.search(_read(pid, "environ"))
     return Process(
         pid=pid,
         started=int(fields[19]),
         parent=int(fields[1]),
         zombie=fields[0] in (b"Z", b"X"),
-        marked=marked,
+        mark=found[1].decode(errors="replace") if found else "",
     )
 
 

@@ -118,5 +118,5 @@ pytest_collect_file = Sybil(
     excludes=["docs/changes/*", "docs/_build/*"],
     setup=_enter,
     teardown=_leave,
-    fixtures=["hygiene", "machine"],
+    fixtures=["hygiene_of_file", "hygiene", "machine"],
 ).pytest()

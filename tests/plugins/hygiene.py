@@ -1,8 +1,11 @@
 """After each test: no process, descriptor, thread or listening port that was not there before.
 
-Every test runs with TRIO_LIFECYCLE_TEST=<a word of its own> in the environment, which all that it
-starts inherits. What is left after a short grace is killed, so that the next test is not disturbed,
-and fails the test.
+Every test runs with a mark in the environment, TRIO_LIFECYCLE_TEST=<word of the whole run>/<word of
+the test>, which all that it starts inherits. What bears the word of the run alone was started by
+what is older than the test, such as an SSH server of its file, or with an environment that somebody
+has kept; it is the test's if it was not there before. What is left after a short grace is killed,
+so that the next test is not disturbed, and fails the test. After each file there is a look at what
+its fixtures have left.
 """
 
 import gc
@@ -11,16 +14,15 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from tests.plugins._processes import Process, children, end, processes, reap
+from tests.plugins._processes import MARKER, Process, end, processes, reap
 from trio_lifecycle.spawner._reapers import idle_reapers
 
-MARKER = "TRIO_LIFECYCLE_TEST"
 # A killed process needs a moment until it is gone from /proc; on a loaded machine, a long one.
 GRACE_SECONDS = "2.0"
 
@@ -53,25 +55,58 @@ class Descriptor:
 
 
 @dataclass(frozen=True)
+class Household:
+    """The processes of the tests, and which of them were there before.
+
+    Attributes:
+        run: The word of all that these tests start.
+        word: That of what is looked at: a test, or the run.
+        before: What bore the word of the run, or was a child of this process.
+    """
+
+    run: str
+    word: str
+    before: frozenset[tuple[int, int]]
+
+    @classmethod
+    def now(cls, run: str, word: str) -> "Household":
+        """Take note of what is there."""
+        found = processes().values()
+        return cls(run, word, frozenset(each.identity for each in found if _is_in(run, each)))
+
+    def strays(self) -> list[Process]:
+        """What came since, zombies of this process among them."""
+        there = processes()
+        return [
+            process
+            for process in there.values()
+            if _is_in(self.run, process) and process.identity not in self.before
+            if process.ours or self.word in process.mark or not self._has_a_home(process, there)
+            if not _is_kept(process)
+        ]
+
+    def _has_a_home(self, process: Process, there: Mapping[int, Process]) -> bool:
+        """Say whether it is the matter of one that was there before, as a server's worker is."""
+        while (parent := there.get(process.parent)) is not None:
+            if parent.identity in self.before and not _is_kept(parent):
+                return True
+            process = parent
+        return False
+
+
+def _is_in(run: str, process: Process) -> bool:
+    return process.ours or run in process.mark
+
+
+@dataclass(frozen=True)
 class Surroundings:
     """What there was before a test."""
 
-    token: bytes
-    children: frozenset[tuple[int, int]]
+    household: Household
     descriptors: frozenset[Descriptor] = field(default_factory=lambda: frozenset(_descriptors()))
     threads: frozenset[threading.Thread] = field(
         default_factory=lambda: frozenset(threading.enumerate())
     )
-
-    def strays(self) -> list[Process]:
-        """Marked processes that run, and new children of this one, zombies among them."""
-        return [
-            process
-            for process in processes(self.token)
-            if process.marked
-            or (process.ours and (process.pid, process.started) not in self.children)
-            if not _is_kept(process)
-        ]
 
     def new_descriptors(self) -> list[Descriptor]:
         """Descriptors that were not open before."""
@@ -93,7 +128,7 @@ class Surroundings:
     def left(self) -> list[str]:
         """All that is left of the test, each in words."""
         return [
-            *map(str, self.strays()),
+            *map(str, self.household.strays()),
             *map(str, self.new_descriptors()),
             *(f"thread {thread.name!r}" for thread in self.new_threads()),
         ]
@@ -106,26 +141,66 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+_run = pytest.StashKey[str]()
+_outer = pytest.StashKey[str | None]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark all that is started from here on, by files that are collected, too."""
+    config.stash[_outer] = os.environ.get(MARKER)
+    config.stash[_run] = _enter_word()
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Mark no more."""
+    _set_mark(config.stash[_outer])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def hygiene_of_file(pytestconfig: pytest.Config) -> Iterator[None]:
+    """Fail the last test of a file if a process is left when all is over."""
+    run = pytestconfig.stash[_run]
+    household = Household.now(run, run)
+    yield
+    _insist(pytestconfig, household, lambda: [*map(str, household.strays())], "file")
+
+
 @pytest.fixture(autouse=True)
-def hygiene(pytestconfig: pytest.Config) -> Iterator[None]:
+def hygiene(pytestconfig: pytest.Config, hygiene_of_file: None) -> Iterator[None]:
     """Fail the test if something of it is left when it is over."""
-    grace = float(pytestconfig.getini("hygiene_grace"))
     outer = os.environ.get(MARKER)
-    word = f"{os.getpid()}-{uuid.uuid4().hex}"
-    # A test that runs pytest keeps its own word in front, and so its claim on everything below.
-    os.environ[MARKER] = f"{outer}/{word}" if outer else word
-    before = Surroundings(word.encode(), children())
+    word = _enter_word()
+    before = Surroundings(Household.now(pytestconfig.stash[_run], word))
     try:
         yield
     finally:
-        if outer is None:
-            os.environ.pop(MARKER, None)
-        else:
-            os.environ[MARKER] = outer
-    left = _wait_until_empty(before.left, grace)
+        _set_mark(outer)
+    _insist(pytestconfig, before.household, before.left, "test")
+
+
+def _enter_word() -> str:
+    """Have a word more in the mark; who runs pytest keeps his own, and so his claim on it all."""
+    outer, word = os.environ.get(MARKER), f"{os.getpid()}-{uuid.uuid4().hex}"
+    os.environ[MARKER] = f"{outer}/{word}" if outer else word
+    return word
+
+
+def _set_mark(mark: str | None) -> None:
+    if mark is None:
+        os.environ.pop(MARKER, None)
+    else:
+        os.environ[MARKER] = mark
+
+
+def _insist(
+    config: pytest.Config, household: Household, look: Callable[[], list[str]], whose: str
+) -> None:
+    grace = float(config.getini("hygiene_grace"))
+    left = _wait_until_empty(look, grace)
     if left:
-        _clear(before, grace)
-        pytest.fail("left behind by the test:\n  " + "\n  ".join(left), pytrace=False)
+        _clear(household, grace)
+        pytest.fail(f"left behind by the {whose}:\n  " + "\n  ".join(left), pytrace=False)
 
 
 def _wait_until_empty(look: Callable[[], list[str]], grace: float) -> list[str]:
@@ -138,11 +213,11 @@ def _wait_until_empty(look: Callable[[], list[str]], grace: float) -> list[str]:
     return left
 
 
-def _clear(before: Surroundings, grace: float) -> None:
+def _clear(household: Household, grace: float) -> None:
     def kill_and_look() -> list[str]:
-        strays = before.strays()
+        strays = household.strays()
         for process in strays:
-            end(process, before.token)
+            end(process)
             if process.ours:
                 reap(process)
         return [str(process) for process in strays]
