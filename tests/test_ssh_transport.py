@@ -242,8 +242,10 @@ async def test_a_port_where_nobody_listens_there_is_refused_as_here(server: Serv
 
 
 @pytest.mark.needs("sshd")
-async def test_a_server_that_forbids_forwarding_is_named() -> None:
-    with running_sshd(AllowTcpForwarding="no") as server:
+@pytest.mark.parametrize("setting", ["AllowTcpForwarding no", "DisableForwarding yes"])
+async def test_a_server_that_forbids_forwarding_is_named(setting: str) -> None:
+    name, value = setting.split()
+    with running_sshd(None, **{name: value}) as server:
         transport = await connection(server.target())
         with pytest.raises(SSHConnectError, match="AllowTcpForwarding"):
             await transport.open_tcp("127.0.0.1", server.port)

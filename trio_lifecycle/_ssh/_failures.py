@@ -1,6 +1,7 @@
 """What goes wrong on the way to another machine, and what to do then."""
 
 import errno
+import os
 import socket
 from typing import Any, Final
 
@@ -260,3 +261,35 @@ def _scanned(progress: Progress) -> str:
     """Write what ssh-keyscan is asked for, which does not read the configuration."""
     option = "" if progress.port in (None, 22) else f"-p {progress.port} "
     return option + (progress.address or progress.host)
+
+
+# --- connections over it --------------------------------------------------------------------------
+
+# Why a channel was not opened: RFC 4254 section 5.1. Servers that are not OpenSSH may know no UNIX
+# sockets at all.
+_FORBIDDEN: Final = frozenset({1, 3})
+
+# What sshd says of a connection that it could not make: strerror(3).
+_REFUSALS: Final = {os.strerror(number).lower(): number for number in sorted(errno.errorcode)}
+
+_TCP_CURE: Final = (
+    "Allow it by AllowTcpForwarding in its sshd_config (and PermitOpen), without DisableForwarding."
+)
+UNIX_CURE: Final = (
+    "Allow it by AllowStreamLocalForwarding in its sshd_config, without DisableForwarding."
+)
+
+
+def explain_refusal(error: Exception, progress: Progress, where: str) -> Exception:
+    """Say what it means that a server has not connected to an address or path there."""
+    reason = getattr(error, "reason", str(error))
+    if getattr(error, "code", None) in _FORBIDDEN:
+        return progress.fail(
+            SSHConnectError,
+            f"the server forbids it ({reason})",
+            UNIX_CURE if where.startswith("/") else _TCP_CURE,
+            f"connecting to {where} there",
+        )
+    number = _REFUSALS.get(reason.lower(), errno.ECONNREFUSED)
+    # Python makes the fitting kind of it.
+    return OSError(number, f"{where} on {progress.host}: {reason}")

@@ -39,11 +39,13 @@ class Machine:
         target: How it is reached.
         own_name: What it calls itself; known once it was reached.
         forwards: Those that no nursery ends: addresses and port there -> the forward.
+        passes_unix: The last connection that has passed one on to a UNIX socket there.
         resolved: Programs there -> the files that they are, links resolved, as far as known.
     """
 
     target: SSHTarget
     own_name: str = field(default="", init=False)
+    passes_unix: Transport | None = field(default=None, init=False)
     resolved: dict[str, str] = field(factory=dict, init=False)
     forwards: dict[tuple[tuple[str, ...], int], Forward] = field(factory=dict, init=False)
     _turn: trio.Lock = field(factory=trio.Lock, init=False)

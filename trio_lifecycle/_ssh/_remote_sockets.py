@@ -1,5 +1,6 @@
 """Sockets of another machine: who listens, who calls, and a free port."""
 
+import errno
 import secrets
 import socket
 from collections.abc import Iterable
@@ -84,6 +85,22 @@ async def _listening_at_path(line: Line, path: str) -> Listening:
     inodes, _, holders = looked.output.decode().partition("\n\n")
     listeners = [Listener(path, 0, int(inode), uid=-1) for inode in inodes.split()]
     return Listening(listeners, list(_holders(holders)))
+
+
+async def unix_listeners(line: Line, path: str) -> frozenset[str]:
+    """Find which sockets listen at the path of a UNIX socket that this user may connect to.
+
+    Raises:
+        PermissionError: He may not, or that can't be seen.
+        LostError: It can't be told.
+    """
+    try:
+        kind, *said = split((await line.run("tl_unix_state", path)).output)
+    except ValueError as error:
+        raise LostError(f"its answer makes no sense ({error})") from error
+    if kind == "unknown":
+        raise PermissionError(errno.EACCES, f"{path}: {said[0]}")
+    return frozenset(said)
 
 
 async def connection_uid(

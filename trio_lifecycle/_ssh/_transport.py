@@ -1,7 +1,5 @@
 """One connection to another machine, and what can be opened over it."""
 
-import errno
-import os
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ import trio
 from trio.abc import HalfCloseableStream
 
 from trio_lifecycle._ssh._bridge import Bridge
-from trio_lifecycle._ssh._failures import Progress
+from trio_lifecycle._ssh._failures import Progress, explain_refusal
 from trio_lifecycle._ssh._flow import Flow
 from trio_lifecycle._ssh._session import LostError, Session
 from trio_lifecycle._ssh._streams import ChannelSession, ChannelStream
@@ -30,7 +28,6 @@ MOST_SESSIONS: Final = 8
 _FIRST_PAUSE_S: Final = 0.05
 _LONGEST_PAUSE_S: Final = 0.5
 
-_PROHIBITED: Final = 1
 _CONNECT_FAILED: Final = 2
 _SHORTAGE: Final = 4
 
@@ -40,9 +37,6 @@ _SESSION_WINDOW_BYTES: Final = 128 * 1024
 _GOODBYE_S: Final = 1.0
 
 _OPENING: Final = "opening a session"
-
-# What sshd says of a connection that it could not make: strerror(3).
-_REFUSALS: Final = {os.strerror(number).lower(): number for number in sorted(errno.errorcode)}
 
 # Connections that nobody has accepted yet; more are refused.
 _BACKLOG: Final = 128
@@ -128,7 +122,9 @@ class Transport:
         """Connect to a UNIX socket there.
 
         Raises:
-            OSError: That machine could not connect; its server does not tell why.
+            OSError: That machine could not connect; its server does not tell why. OpenSSH says no
+                more where it forbids this.
+            SSHConnectError: Its server says that it forbids this.
             LostError: The connection is gone.
         """
         return await self._connect("create_unix_connection", path, path)
@@ -154,7 +150,8 @@ class Transport:
                 self._check(error)
                 problem = f"the server has refused ({error})"
                 cure = (
-                    "Either AllowTcpForwarding in its sshd_config forbids it, or the port is taken."
+                    "Allow it by AllowTcpForwarding in its sshd_config (and PermitListen), "
+                    "without DisableForwarding. Else the port may be taken."
                 )
                 raise self._progress.fail(SSHConnectError, problem, cure, phase) from error
         listener.opened(found)
@@ -225,21 +222,8 @@ class Transport:
             raise
         except Exception as error:
             self._check(error)
-            raise self._refusal(error, where) from error
+            raise explain_refusal(error, self._progress, where) from error
         return ChannelStream(flow)
-
-    def _refusal(self, error: Exception, where: str) -> Exception:
-        code, reason = getattr(error, "code", None), getattr(error, "reason", str(error))
-        if code == _PROHIBITED:
-            return self._progress.fail(
-                SSHConnectError,
-                f"the server forbids it ({reason})",
-                "Allow it by AllowTcpForwarding (or PermitOpen) in its sshd_config.",
-                f"connecting to {where} there",
-            )
-        number = _REFUSALS.get(reason.lower(), errno.ECONNREFUSED)
-        text = f"{where} on {self.target.host}: {reason}"
-        return OSError(number, text)  # Python makes the fitting kind of it
 
     async def _in_a_slot(
         self, start: Callable[[Flow], Callable[..., Awaitable[Any]]], patience_s: float

@@ -52,6 +52,20 @@ tl_unix() {
 	END { judge() }' /proc/net/unix 2>/dev/null
 }
 
+# Why a connection to the UNIX socket at path $1 may fail: "unknown" and a reason, where this user may
+# not connect to it; "absent"; or "is", and the sockets that listen there.
+tl_unix_state() {
+	if [ ! -e "$1" ]; then
+		tl_say_why_not "$1"
+	elif [ ! -S "$1" ]; then
+		tl_say absent
+	elif [ ! -w "$1" ]; then
+		tl_say unknown 'Permission denied'
+	else
+		tl_say is $(tl_unix "$1")
+	fi
+}
+
 # The processes that hold one of the sockets with these inodes: inode, number, start time, parent.
 # What a link says may be a file of any name; so what looks like one of the sockets is looked at
 # again by itself.

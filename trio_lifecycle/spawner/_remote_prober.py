@@ -14,6 +14,7 @@ from trio_lifecycle._http import HTTPClient
 from trio_lifecycle._ssh._machine import Machine, machine
 from trio_lifecycle._ssh._session import LostError
 from trio_lifecycle._ssh._target import SSHTarget
+from trio_lifecycle._ssh._unix_way import open_unix
 from trio_lifecycle._urls import host_of, loopback_addresses, port_of
 from trio_lifecycle.abc import (
     Answer,
@@ -86,7 +87,7 @@ class RemoteProber(Prober):
     ) -> trio.abc.HalfCloseableStream | Answer:
         try:
             if path is not None:
-                return await (await self._machine.transport()).open_unix(path)
+                return await open_unix(self._machine, path)
             return await open_one_of(self._machine, hosts, port_of(question.url))
         except LostError:
             return Answer(None, _LOST)
@@ -101,11 +102,7 @@ class RemoteProber(Prober):
 
     async def connect_unix(self, path: str) -> Contact:
         """Connect from there."""
-
-        async def open_there() -> trio.abc.HalfCloseableStream:
-            return await (await self._machine.transport()).open_unix(path)
-
-        return await _try(open_there)
+        return await _try(partial(open_unix, self._machine, path))
 
     # --- commands and files ---
 
