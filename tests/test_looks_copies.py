@@ -37,7 +37,8 @@ async def test_every_shell_compares_and_digests(
         assert (True, 0o640, digest) == found
         assert (True, None, None) == await _remote_copies.compare(line, str(local), size + 1)
         assert (False, None, None) == await _remote_copies.compare(line, str(there / "f"), 1)
-        await _remote_copies.make_directory(line, str(there / "-n" / "b c"))
+        beside = await _remote_copies.begin_copy(line, str(there / "-n" / "b c" / "f"))
+        assert str(there / "-n" / "b c") == os.path.dirname(beside)  # noqa: PTH120 - a text there
         assert 0o755 == stat.S_IMODE((there / "-n" / "b c").stat().st_mode)
         await _remote_copies.make_executable(line, str(local), 0o110)
         assert 0o750 == stat.S_IMODE(local.stat().st_mode)
@@ -47,6 +48,46 @@ async def test_every_shell_compares_and_digests(
         assert await _remote_copies.free_bytes(line, str(there / "nowhere")) is None
         with pytest.raises(OSError, match="No such file"):
             await _remote_copies.make_executable(line, str(there / "nowhere"), 0o111)
+
+
+@each_shell
+async def test_every_shell_removes_what_it_has_begun_when_it_ends_and_no_sooner(
+    shell: str, open_line: OpenLine, there: Path
+) -> None:
+    first, last = there / "it's a\n*", there / "-n"
+    async with open_line(shell) as line:
+        done = Path(await _remote_copies.begin_copy(line, str(first)))
+        done.touch()
+        done.rename(first)
+        beside = Path(await _remote_copies.begin_copy(line, str(last)))
+        beside.touch()
+        # It starts shells of its own.
+        await line.run("tl_facts")
+        assert {first, beside} == {*there.iterdir()}
+        line.close()
+        with trio.fail_after(PATIENCE_S):
+            await line._session.wait_end()
+    assert [first] == [*there.iterdir()]
+
+
+@each_shell
+async def test_every_shell_removes_only_what_nobody_completes_any_more(
+    shell: str, open_line: OpenLine, there: Path
+) -> None:
+    path = str(there / "f")
+    async with open_line(shell) as line, open_line(shell) as other:
+        living = Path(await _remote_copies.begin_copy(other, path))
+        word, machine, pid, started, _ = living.name.removeprefix(".f.").split(".")
+        dead = living.with_name(f".f.{word}.{machine}.{pid}.{started}0.tmp")
+        old = living.with_name(f".f.{word}.elsewhere.{pid}.{started}.tmp")
+        new = living.with_name(f".f.{word}.somewhere.{pid}.{started}.tmp")
+        strange = living.with_name(f".f.{word}.tmp")
+        for each in (living, dead, old, new, strange):
+            each.touch()
+        os.utime(old, (0, 0))
+        os.utime(strange, (0, 0))
+        await _remote_copies.begin_copy(line, path)
+        assert {living, new, strange} == {*there.iterdir()}
 
 
 @each_shell

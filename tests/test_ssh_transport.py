@@ -57,7 +57,7 @@ async def test_the_server_in_the_process_serves_as_well(ssh_server: Server, tmp_
     transport = await connection(ssh_server.target())
     assert (b"7\n", 3) == await run(transport, "echo $((3+4)); exit 3")
     (tmp_path / "here").write_bytes(b"x" * 100_000)
-    await transport.put(tmp_path / "here", str(tmp_path / "there"))
+    await transport.put(tmp_path / "here", str(tmp_path / "there"), str(tmp_path / "beside"))
     assert b"x" * 100_000 == (tmp_path / "there").read_bytes()
     listener = await transport.listen()
     async with await trio.open_tcp_stream("127.0.0.1", listener.port) as caller:
@@ -285,7 +285,9 @@ async def test_a_file_is_put_with_its_holes_and_its_mode(server: Server, tmp_pat
     remote.write_bytes(b"old")
     heard: list[tuple[int, int]] = []
     transport = await connection(server.target())
-    await transport.put(local, str(remote), lambda done, total: heard.append((done, total)))
+    await transport.put(
+        local, str(remote), f"{remote}.tmp", lambda done, total: heard.append((done, total))
+    )
     assert local.read_bytes() == remote.read_bytes()
     assert 0o751 == remote.stat().st_mode & 0o777
     assert (300_000, 300_000) == heard[-1]
@@ -299,9 +301,11 @@ async def test_a_file_is_for_nobody_else_until_it_is_whole(server: Server, tmp_p
     modes: set[int] = set()
 
     def look(_done: int, _total: int) -> None:
-        modes.update(path.stat().st_mode & 0o777 for path in tmp_path.glob(".remote.*"))
+        modes.update(path.stat().st_mode & 0o777 for path in tmp_path.glob("beside"))
 
-    await (await connection(server.target())).put(local, str(tmp_path / "remote"), look)
+    await (await connection(server.target())).put(
+        local, str(tmp_path / "remote"), str(tmp_path / "beside"), look
+    )
     assert {0o600} == modes
     assert 0o644 == (tmp_path / "remote").stat().st_mode & 0o777
 
@@ -314,7 +318,8 @@ async def test_a_put_that_is_cancelled_leaves_nothing(server: Server, tmp_path: 
     transport = await connection(server.target())
     begun = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(transport.put, local, str(there / "f"), lambda *_: begun.set())
+        hear = lambda *_: begun.set()  # noqa: E731
+        nursery.start_soon(transport.put, local, str(there / "f"), str(there / "g"), hear)
         await begun.wait()
         assert 1 == len([*there.iterdir()])
         nursery.cancel_scope.cancel()
@@ -325,12 +330,14 @@ async def test_a_put_that_the_machine_refuses_says_why(server: Server, tmp_path:
     transport = await connection(server.target())
     (tmp_path / "local").write_bytes(b"x")
     with pytest.raises(SSHConnectError, match="No such file") as raised:
-        await transport.put(tmp_path / "local", str(tmp_path / "nowhere" / "f"))
+        await transport.put(
+            tmp_path / "local", str(tmp_path / "nowhere" / "f"), str(tmp_path / "nowhere" / "g")
+        )
     assert raised.value.phase.startswith("uploading")
     with pytest.raises(FileNotFoundError):
-        await transport.put(tmp_path / "missing", str(tmp_path / "f"))
+        await transport.put(tmp_path / "missing", str(tmp_path / "f"), str(tmp_path / "g"))
     with pytest.raises(OSError, match="is no file"):
-        await transport.put(tmp_path, str(tmp_path / "f"))
+        await transport.put(tmp_path, str(tmp_path / "f"), str(tmp_path / "g"))
 
 
 @pytest.mark.needs("sshd")

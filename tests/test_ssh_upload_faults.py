@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC110, ASYNC240 - files of tests are small, and directories have no events
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,13 @@ from attrs import evolve
 
 from tests.ssh_server import server
 from tests.sshd import Server, running_sshd
-from tests.support import permitted, run_app
-from tests.uploads import bring, local, there, until_begun
+from tests.support import PATIENCE_S, permitted, run_app
+from tests.uploads import bring, local, there, until_begun, until_gone
 from trio_lifecycle import ConfigError, SSHConnectError, SSHSpawner
 from trio_lifecycle._ssh._digest import digest_of
 from trio_lifecycle._ssh._machine import machine
 from trio_lifecycle.spawner import _bringing
+from trio_lifecycle.spawner._uploads import Uploads
 
 __all__ = ("local", "server", "there")
 
@@ -170,20 +172,61 @@ def test_a_full_disk_is_told_with_what_is_free_and_nothing_stays_on_it(tmp_path:
     assert ["its disk has no room for it: 1.0 MiB are free, and 2.9 MiB are needed", "[]"] == said
 
 
-async def test_a_lost_connection_fails_the_upload(server: Server, local: Path, there: Path) -> None:
+async def lose(server: Server, local: Path, there: Path, *killed: int) -> None:
+    """Lose the connection in the middle of an upload, after a process there was killed."""
     with local.open("wb") as file:
         file.truncate(60_000_000)
 
-    async def lose() -> None:
+    async def cut() -> None:
         transport = await machine(server.target()).transport()
         await until_begun(there)
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
         transport.abort()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lose)
+        nursery.start_soon(cut)
         with pytest.raises(SSHConnectError, match=r"uploading .* failed"):
             await bring(server, (local, there / "f"))
-    assert not (there / "f").exists()
+
+
+@pytest.mark.needs("sshd")
+async def test_a_lost_connection_fails_the_upload_and_nothing_of_it_stays(
+    server: Server, local: Path, there: Path
+) -> None:
+    await lose(server, local, there)
+    await until_gone(there)
+
+
+async def test_what_an_upload_has_left_that_nobody_could_remove_goes_with_the_next_one(
+    server: Server, local: Path, there: Path
+) -> None:
+    facts = await machine(server.target()).facts()
+    await lose(server, local, there, facts.shell_pid)
+    (left,) = there.iterdir()
+    assert left.name.startswith(".f.")
+    (there / ".f.mine.tmp").touch()
+    await bring(server, (local, there / "f"))
+    assert {there / "f", there / ".f.mine.tmp"} == {*there.iterdir()}
+
+
+async def test_two_programs_that_bring_one_file_leave_each_others_alone(
+    server: Server, local: Path, there: Path
+) -> None:
+    with local.open("wb") as file:
+        file.truncate(60_000_000)
+
+    async def bring_too() -> None:
+        # Another target has a connection and a line of its own, as another program has.
+        to = machine(server.target(connect_timeout=PATIENCE_S))
+        await to.line()
+        await until_begun(there)
+        await Uploads({local: str(there / "f")}).bring(to)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bring_too)
+        await bring(server, (local, there / "f"))
+    assert [there / "f"] == [*there.iterdir()]
 
 
 async def test_what_can_not_be_looked_at_there_is_no_missing_file(

@@ -52,6 +52,13 @@ async def until_begun(directory: Path) -> None:
             await trio.sleep(0.005)
 
 
+async def until_gone(directory: Path) -> None:
+    """Wait until there is nothing any more."""
+    with trio.fail_after(PATIENCE_S):
+        while [*directory.iterdir()]:  # noqa: ASYNC110 - it has no event
+            await trio.sleep(0.005)
+
+
 def touch(path: Path) -> None:
     """Let a file look like one that was changed."""
     changed = path.stat().st_mtime_ns + 1_000_000

@@ -1,5 +1,6 @@
 """Copies of this machine's files on another one: what stands there, and what is done for them."""
 
+import posixpath
 import re
 import secrets
 import shlex
@@ -17,6 +18,10 @@ _SCRIPT: Final = "looks_copies.sh"
 _DIGEST: Final = re.compile("[0-9a-f]{64}", re.ASCII)
 
 _TOKEN_BYTES: Final = 16
+
+# Of the 255 bytes that a file system takes for a name, the shell's name has up to 80.
+_MOST_NAME_BYTES: Final = 140
+_WORD_BYTES: Final = 8
 
 # A digest with its tokens has a few hundred, and stands at the end of all that is said.
 _MOST_BYTES: Final = 65_536
@@ -87,14 +92,23 @@ async def digest_alone(session: Session, path: str) -> str | None:
     return _digest_in(found[1].decode(errors="replace"))
 
 
-async def make_directory(line: Line, path: str) -> None:
-    """Make a directory, and those above it, where they are missing.
+async def begin_copy(line: Line, path: str) -> str:
+    """Give a file beside a path, in which to write what shall stand there.
+
+    Makes the directory, and those above it, where they are missing. The file is not made; it is
+    removed when the line ends. What such files were left there by lines that could not is removed.
 
     Raises:
-        OSError: It is not to be had.
+        OSError: The directory is not to be had.
         LostError: It can't be told.
     """
-    await _do(line, "tl_make_directory", path)
+    directory, name = posixpath.split(path)
+    shown = name.encode(errors="surrogateescape")[:_MOST_NAME_BYTES].decode(errors="ignore")
+    word = secrets.token_hex(_WORD_BYTES)
+    kind, said = await _say(line, "tl_begin_copy", directory, shown, word)
+    if kind != "is":
+        raise OSError(said)
+    return said
 
 
 async def make_executable(line: Line, path: str, bits: int) -> None:

@@ -162,6 +162,7 @@ class Transport:
         self,
         local: Path,
         remote: str,
+        beside: str,
         hear: Callable[[int, int], None] | None = None,
         check: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
@@ -170,16 +171,16 @@ class Transport:
         Args:
             local: A regular file.
             remote: Its path there.
+            beside: The path there that it has until then, on the same file system.
             hear: Told the bytes that were copied and those in all.
-            check: Looks at the complete copy under the name that it has until then; when this
-                raises, the copy is removed.
+            check: Looks at the complete copy beside; when this raises, the copy is removed.
 
         Raises:
             OSError: The file here can't be read.
             SSHConnectError: The machine would not take it.
             LostError: The connection is gone.
         """
-        upload = Upload(self._bridge, self._progress, local, remote, check)
+        upload = Upload(self._bridge, self._progress, local, remote, beside, check)
         flow = Flow(self._bridge, lambda: self.lost)
         await self._take_slot(flow)
         try:

@@ -1,8 +1,6 @@
 """A file that is copied to another machine, by SFTP."""
 
 import os
-import posixpath
-import secrets
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -26,7 +24,7 @@ _PRIVATE: Final = 0o600
 
 
 class Upload:
-    """One copy: written under a name of its own beside the right one, and then renamed."""
+    """One copy: written to a file beside the right one, and then renamed."""
 
     def __init__(
         self,
@@ -34,6 +32,7 @@ class Upload:
         progress: Progress,
         local: Path,
         remote: str,
+        beside: str,
         check: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         self._bridge = bridge
@@ -41,11 +40,7 @@ class Upload:
         self._local = local
         self._remote = remote
         self._check = check
-        directory, name = posixpath.split(remote)
-        # No file system takes a name of more than 255 bytes.
-        shown = name.encode(errors="surrogateescape")[:200].decode(errors="ignore")
-        hidden = f".{shown}.{secrets.token_hex(8)}.tmp"
-        self._beside = posixpath.join(directory, hidden)
+        self._beside = beside
 
     async def run(
         self,
@@ -122,7 +117,7 @@ class Upload:
         await self._bridge.call(made.close)
 
     async def _remove(self, sftp: Any) -> None:
-        # Nobody else knows of it. Bounded, for the machine may be out of reach.
+        # Bounded, for the machine may be out of reach. It looks after what is left then.
         with trio.move_on_after(_REMOVAL_S, shield=True):
             try:
                 await self._bridge.call(sftp.remove, _bytes(self._beside))

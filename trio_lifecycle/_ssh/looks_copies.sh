@@ -52,17 +52,61 @@ tl_digest_until_closed() {
 	kill "$tl_watch" 2>/dev/null
 }
 
-# Makes directory $1 and those above it, and sees whether it may be written to. Says "is", or
-# "unknown" and why not.
+# Begins a copy in directory $1 of what shall be file $2 there: makes the directory, and removes what
+# is left of copies that nobody completes any more. Says "is" and the file to write to meanwhile; or
+# "unknown" and why not. $3 is a word that nobody else has.
+#
+# The file is named after this shell, which ends with the connection, and removes it then. So it is
+# known to be left behind where this shell lives no more, as after a SIGKILL or a power failure.
+tl_begin_copy() {
+	tl_make_directory "$1"
+	if [ -n "$tl_problem" ]; then
+		tl_say unknown "$tl_problem"
+		return
+	fi
+	tl_own=$(tl_shell_name)
+	for tl_left in "$1/.$2".*.*.*.*.tmp; do
+		tl_is_left_behind "$tl_left" "${tl_left#"$1/.$2."}" && rm -f -- "$tl_left"
+	done
+	tl_copy="$1/.$2.$3.$tl_own.tmp"
+	trap 'rm -f -- "$tl_copy"' EXIT
+	tl_say is "$tl_copy"
+}
+
+# Makes directory $1 and those above it, and sees whether it may be written to. Sets tl_problem.
 tl_make_directory() {
 	# Who runs the daemon may be another one than who brings its files.
 	tl_problem=$( (umask 022 && mkdir -p -- "$1") 2>&1)
-	if [ ! -d "$1" ]; then
-		tl_say unknown "${tl_problem##*: }"
-	elif [ ! -w "$1" ]; then
-		tl_say unknown "its directory may not be written to by this user, or is read-only"
+	tl_problem=${tl_problem##*: }
+	if [ -d "$1" ]; then
+		tl_problem=
+		[ -w "$1" ] || tl_problem="its directory may not be written to by this user, or is read-only"
+	fi
+}
+
+# What no other shell is called: boot and namespace of its machine, its number and start time. Empty
+# fields where that can't be told.
+tl_shell_name() {
+	tl_read /proc/sys/kernel/random/boot_id
+	tl_boot=$tl_text
+	tl_tell_line readlink "/proc/$$/ns/pid"
+	tl_told=${tl_told#"pid:["}
+	tl_read_stat "$$" || tl_boot=
+	printf '%s' "$tl_boot${tl_boot:+-${tl_told%"]"}}.$$.$(tl_start $tl_text)"
+}
+
+# Whether file $1, a copy that was not completed, is one that nobody completes any more. $2 is the
+# end of its name: a word, the shell's name, "tmp".
+tl_is_left_behind() {
+	tl_rest=${2#*.}
+	tl_rest=${tl_rest%.tmp}
+	if [ -n "${tl_own%%.*}" ] && [ "${tl_rest%%.*}" = "${tl_own%%.*}" ]; then
+		tl_rest=${tl_rest#*.}
+		! tl_is_living "${tl_rest%%.*}" "${tl_rest#*.}"
 	else
-		tl_say is
+		# Of another machine that shares the directory, or of an earlier boot of this one. A copy
+		# that is under way changes all the time.
+		[ -n "$(find "$1" -prune -type f -mtime +0 2>/dev/null)" ]
 	fi
 }
 

@@ -83,7 +83,7 @@ class Bringing:
             )
 
     async def _upload(self, digest: str) -> None:
-        await self._look(lambda line: _remote_copies.make_directory(line, self._directory))
+        beside = await self._look(lambda line: _remote_copies.begin_copy(line, self.remote))
         shown = f"{self.local} to {self.machine.host}:{self.remote}"
         _log.info("uploading %s (%d MiB)", shown, -(-self.size // _MIB))
 
@@ -92,7 +92,7 @@ class Bringing:
 
         try:
             transport = await self.machine.transport()
-            await transport.put(self.local, self.remote, _Reporter(shown).hear, check)
+            await transport.put(self.local, self.remote, beside, _Reporter(shown).hear, check)
         except LostError as error:
             raise self.machine.failure(self._phase, error) from error
         except OSError as error:
