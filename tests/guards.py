@@ -1,5 +1,6 @@
 """Guards of this machine in the place of those of another, and daemons in their care."""
 
+import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -17,6 +18,9 @@ from trio_lifecycle._ssh._guard_ward import Ward
 
 Forwards = Mapping[int, Callable[[bytes], None]]
 _NONE: Forwards = {}
+
+# What runs the guards of all tests; another one shows what that makes of them.
+GUARD_PYTHON = os.environ.get("TRIO_LIFECYCLE_GUARD_PYTHON", sys.executable)
 
 # For applications of `tests.reapers.house`: the limit, then the manners of daemons.
 HOLD = """
@@ -39,7 +43,7 @@ trio.run(main)
 async def guarded(
     *,
     limit_s: float = PATIENCE_S,
-    python: str = sys.executable,
+    python: str = GUARD_PYTHON,
     command: Sequence[str] = ("sh", "-s"),
 ) -> AsyncIterator[GuardLink]:
     """Have a guard at work, and end it with all that it has left."""

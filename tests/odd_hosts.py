@@ -130,6 +130,12 @@ def file_systems(*mounts: str) -> Iterator[tuple[str, ...]]:
             holder.stdin.close()
 
 
+def usual_pythons() -> set[str]:
+    """The files that are found as python3 where nothing is said of a PATH."""
+    places = (Path(place, "python3") for place in USUAL_PATH.split(":"))
+    return {str(place.resolve()) for place in places if place.exists()}
+
+
 async def run_owned(spawner: SSHSpawner, expected: str, **changes: Any) -> None:
     """Start and stop a daemon that has an owner."""
     async with DaemonLifecycle(evolve(UP, **changes), spawner=spawner).running() as daemon:

@@ -3,7 +3,6 @@
 import ast
 import json
 import shutil
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.guards import guarded, run, start
+from tests.guards import GUARD_PYTHON, guarded, run, start
 from tests.sessions import LocalSession
-from tests.support import PATIENCE_S, Heard
+from tests.support import PATIENCE_S
 from tests.test_house import foreign_imports
 from trio_lifecycle._ssh import _guard_program
 from trio_lifecycle._ssh._guard_frames import Frames, GarbledError
@@ -64,28 +63,6 @@ def test_the_program_is_small_enough_for_one_argument() -> None:
     assert len(guard_script("python3", "token", 15.0)) < LONGEST_ARGUMENT_BYTES * 3 // 4
 
 
-def old_python() -> str | None:
-    """A Python 3.7 or 3.8, if there is one."""
-    places = [
-        *Path.home().glob(".pyenv/versions/3.[78].*/bin/python3"),
-        *Path("/usr/bin").glob("python3.[78]"),
-    ]
-    return next(map(str, places), None)
-
-
-@pytest.mark.skipif(old_python() is None, reason="there is no Python 3.7 or 3.8 here")
-async def test_a_python_without_pidfds_guards_as_well() -> None:
-    async with guarded(python=str(old_python())) as link:
-        heard = Heard()
-        script = "setsid sh -c 'echo far $$; exec sleep 1000' & echo near; wait"
-        ward, _ = await start(link, "/bin/sh", "-c", script, to=heard)
-        far = await heard.pid("far")
-        assert await ward.contains(far)
-        await ward.signal(15, tree=True)
-        with trio.fail_after(PATIENCE_S):
-            await ward.gone.wait()
-
-
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh", "bash --posix"])
 @pytest.mark.fault(76)
 async def test_every_shell_becomes_the_guard_whatever_is_printed_before(shell: str) -> None:
@@ -99,7 +76,7 @@ async def test_every_shell_becomes_the_guard_whatever_is_printed_before(shell: s
 async def test_a_guard_without_daemons_ends_with_its_input() -> None:
     async with trio.open_nursery() as nursery:
         session = await LocalSession.start(nursery)
-        await GuardLink.open(session, sys.executable, heartbeat_limit_s=PATIENCE_S)
+        await GuardLink.open(session, GUARD_PYTHON, heartbeat_limit_s=PATIENCE_S)
         session.close()
         with trio.fail_after(PATIENCE_S):
             assert 0 == await session.wait_end()
@@ -108,7 +85,7 @@ async def test_a_guard_without_daemons_ends_with_its_input() -> None:
 async def test_a_guard_ends_when_nobody_reads_what_it_writes(tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
         session = await LocalSession.start(nursery)
-        await GuardLink.open(session, sys.executable, heartbeat_limit_s=PATIENCE_S)
+        await GuardLink.open(session, GUARD_PYTHON, heartbeat_limit_s=PATIENCE_S)
         assert session.process.stdout is not None
         await session.process.stdout.aclose()
         with trio.fail_after(PATIENCE_S):

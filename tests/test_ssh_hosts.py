@@ -16,6 +16,7 @@ from tests.odd_hosts import (
     run_all,
     run_detached,
     run_owned,
+    usual_pythons,
 )
 from tests.sshd import plain_user
 from trio_lifecycle import (
@@ -191,12 +192,6 @@ async def test_without_python_there_a_daemon_is_scoped_and_what_needs_more_is_re
                 (SpawnError, ConfigError, GuaranteeError), match=r"python3|notifications"
             ):
                 await run_owned(odd_host.spawner(), "scoped", ready_mode=mode)
-
-
-def usual_pythons() -> set[str]:
-    """The files that are found as python3 where nothing is said of a PATH."""
-    places = (Path(place, "python3") for place in USUAL_PATH.split(":"))
-    return {str(place.resolve()) for place in places if place.exists()}
 
 
 @pytest.mark.fault(75)

@@ -18,6 +18,8 @@ PARTS: Final = tuple(
 _BOOTSTRAP: Final = """\
 # trio_lifecycle/_ssh/guard.py: ends daemons when the connection is gone
 import sys
+if sys.version_info < (3, 7):
+    sys.exit("Python %d.%d is too old; it needs 3.7" % sys.version_info[:2])
 for name, code in {parts!r}:
     module = sys.modules[name] = type(sys)(name)
     exec(compile(code, name, "exec"), module.__dict__)
