@@ -346,8 +346,8 @@ async def test_a_server_that_does_not_answer_is_waited_for_only_so_long() -> Non
         transport = await connection(server.target())
         session = await transport.open_session("echo $PPID; cat")
         pid = int(await session.receive())
-        quick = {"connect_timeout": 0.1, "keepalive_interval": 0.1, "keepalive_count": 1}
-        transport.target = server.target(**quick)
+        transport.target = server.target(connect_timeout=0.1)
+        transport.silence_limit_s = 0.1
         os.kill(pid, signal.SIGSTOP)
         try:
             with trio.fail_after(4):

@@ -178,7 +178,7 @@ class _Connecting:
     async def _connect(self, login: Login, tunnel: Any) -> Transport:
         pause = _FIRST_PAUSE_S
         while True:
-            transport = Transport(self.here.bridge, self.target, login.progress)
+            transport = Transport(self.here.bridge, login)
             try:
                 async with self.here.at_once:
                     transport.connection = await log_in(

@@ -65,6 +65,11 @@ class Login:
     keepalive_count: int
     pinned: "list[asyncssh.SSHKey]" = field(factory=list)
 
+    @property
+    def silence_limit_s(self) -> float:
+        """How long the machine may be silent, or this program, until the other gives it up."""
+        return self.keepalive_interval * self.keepalive_count
+
 
 async def prepare(bridge: Bridge, target: SSHTarget) -> Login:
     """Read the configuration, without connecting to anything.

@@ -72,6 +72,17 @@ class Machine:
         """
         return await connection(self.target)
 
+    async def silence_limit_s(self) -> float:
+        """Give how long this program may be silent until it is given up there.
+
+        Raises:
+            SSHConnectError: It can't be reached.
+        """
+        try:
+            return (await self.transport()).silence_limit_s
+        except LostError as error:
+            raise self.failure("connecting", error) from error
+
     async def line(self) -> Line:
         """Give the line, over which this machine is looked at.
 
@@ -188,7 +199,7 @@ class Machine:
                 session = await self.open_session()
                 try:
                     self._guard = await GuardLink.open(
-                        session, python, heartbeat_limit_s=self.target.silence_limit_s
+                        session, python, heartbeat_limit_s=transport.silence_limit_s
                     )
                 except (LostError, OSError, ImportError) as error:
                     session.close()

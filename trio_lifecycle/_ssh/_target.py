@@ -226,14 +226,6 @@ class SSHTarget:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{user}{host}" if self.port is None else f"{user}{host}:{self.port}"
 
-    @property
-    def silence_limit_s(self) -> float:
-        """How long the machine, or this program, may be silent until it is given up there."""
-        interval, count = self.keepalive_interval, self.keepalive_count
-        interval = DEFAULT_KEEPALIVE_INTERVAL_S if isinstance(interval, LeftOut) else interval
-        count = DEFAULT_KEEPALIVE_COUNT if isinstance(count, LeftOut) else count
-        return interval * count
-
     def through(self, hops: str, first: "SSHTarget | LeftOut | None") -> "SSHTarget":
         """Give the last of some hops, which are reached one through the other.
 

@@ -15,9 +15,9 @@ from trio.abc import HalfCloseableStream
 from trio_lifecycle._ssh._bridge import Bridge
 from trio_lifecycle._ssh._failures import Progress, explain_refusal
 from trio_lifecycle._ssh._flow import Flow
+from trio_lifecycle._ssh._login import Login
 from trio_lifecycle._ssh._session import LostError, Session
 from trio_lifecycle._ssh._streams import ChannelSession, ChannelStream
-from trio_lifecycle._ssh._target import SSHTarget
 from trio_lifecycle._ssh._upload import Upload
 from trio_lifecycle._ssh_errors import SSHConnectError
 
@@ -35,7 +35,6 @@ _SHORTAGE: Final = 4
 _SESSION_WINDOW_BYTES: Final = 128 * 1024
 
 _GOODBYE_S: Final = 1.0
-
 _OPENING: Final = "opening a session"
 
 # Connections that nobody has accepted yet; more are refused.
@@ -47,17 +46,19 @@ class Transport:
 
     Attributes:
         target: The machine.
+        silence_limit_s: How long it may be silent, or this program, until the other gives it up.
         channels_opened: How many were opened over it, which is how often it was asked something.
         lost: Why the connection is gone, as a part of a sentence; None while it stands.
     """
 
-    def __init__(self, bridge: Bridge, target: SSHTarget, progress: Progress) -> None:
-        self.target = target
+    def __init__(self, bridge: Bridge, login: Login) -> None:
+        self.target = login.target
+        self.silence_limit_s = login.silence_limit_s
         self.channels_opened = 0
         self.lost: str | None = None
         self.connection: Any = None
         self._bridge = bridge
-        self._progress = progress
+        self._progress = login.progress
         self._gone = trio.Event()
         self._slots = trio.CapacityLimiter(MOST_SESSIONS)
         self._slot_freed = trio.lowlevel.ParkingLot()
@@ -76,7 +77,7 @@ class Transport:
     def hear_end(self, error: Exception | None) -> None:
         """Take note that the connection is gone."""
         if self.lost is None:
-            self.lost = _why(self._progress, error)
+            self.lost = _why(self._progress.host, error)
         self._gone.set()
         for listener in self._listeners:
             listener.hear_end()
@@ -297,7 +298,7 @@ class Transport:
     def _patiently(self, phase: str) -> Iterator[None]:
         """Bound a wait for the server: that the connection lives does not mean that it answers."""
         # One that is silent altogether is lost before, and for that reason.
-        limit_s = self.target.connect_timeout + self.target.silence_limit_s
+        limit_s = self.target.connect_timeout + self.silence_limit_s
         try:
             with trio.fail_after(limit_s):
                 yield
@@ -379,6 +380,6 @@ class RemoteListener:
                 self._listener.close()
 
 
-def _why(progress: Progress, error: Exception | None) -> str:
-    about = f"the connection to {progress.host} is lost"
+def _why(host: str, error: Exception | None) -> str:
+    about = f"the connection to {host} is lost"
     return f"{about}: {str(error).rstrip('.')}" if error is not None and str(error) else about

@@ -92,7 +92,7 @@ async def _spawn_guarded(
 
 
 async def _launch(machine: Machine, request: SpawnRequest, nursery: trio.Nursery) -> Process:
-    order = _order(machine, request)
+    order = _order(machine, request, await machine.silence_limit_s())
     if request.detached:
         # One that stays holds its session only until it is ready, so it is worth while to wait for
         # others; the ready timeout is the limit.
@@ -150,7 +150,7 @@ def _open_output(request: SpawnRequest, *, held: bool) -> FedOutput:
         raise SpawnError(request.name, problem, error.errno, error.errno in RETRYABLE) from error
 
 
-def _order(machine: Machine, request: SpawnRequest) -> Order:
+def _order(machine: Machine, request: SpawnRequest, limit_s: float) -> Order:
     for name in ("user", "group"):
         if getattr(request, name) is not None:
             raise SpawnError(
@@ -176,6 +176,6 @@ def _order(machine: Machine, request: SpawnRequest) -> Order:
         pid_variable=request.pid_variable,
         owned=not request.detached,
         # In whole seconds, and a shell takes one to notice.
-        heartbeat_limit_s=max(2, math.ceil(machine.target.silence_limit_s)),
+        heartbeat_limit_s=max(2, math.ceil(limit_s)),
         ladder=request.ladder,
     )

@@ -88,13 +88,12 @@ class SSHSpawner(Spawner):
             when the file here has changed or the machine was booted anew.
         connect_timeout: Seconds to connect and log in at most. Defaults to 10; a machine that has
             to wake up takes longer.
-        keepalive_interval: Seconds between two signs of life. Left out: 5, or for this side the
-            configuration's ServerAliveInterval. With less than 1 a busy machine is taken for a dead
-            one.
-        keepalive_count: How many of them may be missed. Left out: 3, or for this side the
-            configuration's ServerAliveCountMax. Together: when this machine was silent for 15 s, a
-            daemon that has an owner is ended there; when the other one was silent for at most 20 s,
-            it is given up here.
+        keepalive_interval: Seconds between two signs of life. Left out: the configuration's
+            ServerAliveInterval, or 5. With less than 1 a busy machine is taken for a dead one.
+        keepalive_count: How many of them may be missed. Left out: the configuration's
+            ServerAliveCountMax, or 3. Together: when this machine was silent for 15 s, a daemon
+            that has an owner is ended there; when the other one was silent for at most 20 s, it is
+            given up here.
 
     Raises:
         ConfigError: A value can't be meant. That the extra ``ssh`` is missing is said by the first
