@@ -51,6 +51,7 @@ from trio_lifecycle.spawner._kernel import (
     REAPER,
     be_subreaper,
     hear_of_children,
+    ignore_signals,
     read,
     ticks_now,
     write,
@@ -63,11 +64,6 @@ if TYPE_CHECKING:
 
 _signal: Any = __import__("_signal")
 
-# What the processor raises is not to be ignored, nor can two be.
-HEEDED = {
-    *(_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCONT, _signal.SIGCHLD, _signal.SIGSEGV),
-    *(_signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP, _signal.SIGSYS),
-}
 # How long the inner process may take beyond the limit and the longest ladder.
 PATIENCE_S = 10.0
 
@@ -109,11 +105,7 @@ def separate() -> None:
 def main() -> None:
     """Be both processes, one after the other."""
     token, limit_s = sys.argv[1], float(sys.argv[2])
-    for signum in set(range(1, _signal.NSIG)) - HEEDED:
-        try:
-            _signal.signal(signum, _signal.SIG_IGN)
-        except (OSError, ValueError):  # what the C library keeps for itself
-            pass
+    ignore_signals()
     separate()
     be_subreaper()
     write("/proc/self/comm", REAPER)

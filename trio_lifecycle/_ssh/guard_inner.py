@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 MOST_TAKEN_BYTES = 1 << 20
 # Without them nothing could be read of /proc, nor be known of any daemon.
 SPARE_DESCRIPTORS = 8
-# When after a spawn to note who belongs to whom: soon for what starts up, then rarely.
-FIRST_NOTE_S, LONGEST_NOTE_S = 0.1, 60.0
 
 
 class Guard(Kin):
@@ -52,8 +50,6 @@ class Guard(Kin):
         start = self.start = 0 if me is None else me.start
         self.namespace = os.stat("/proc/self/ns/pid").st_ino  # noqa: PTH116 - no pathlib here
         self.env[b"TRIO_LIFECYCLE_OWNER"] = b"%d-%d-%d" % (self.namespace, self.me, start)
-        self.note_at = float("inf")
-        self.note_after = FIRST_NOTE_S
 
     def retire(self, *_: object) -> None:
         """Take the application for gone."""
@@ -125,8 +121,6 @@ class Guard(Kin):
         self.charges[charge.id] = self.ends[pid] = charge
         self.add(charge)
         write_table(self.table, self.daemons)
-        self.note_after = FIRST_NOTE_S
-        self.note_at = time.monotonic() + FIRST_NOTE_S
 
     def open_gate(self, charge: Charge) -> None:
         """Let the daemon's program begin."""
@@ -307,10 +301,7 @@ class Guard(Kin):
             if wake in news or pause is not None:
                 self.reap()
             pause = self.kill_again()
-            if time.monotonic() >= self.note_at:
-                self.note()
-                self.note_after = min(4 * self.note_after, LONGEST_NOTE_S)
-                self.note_at += self.note_after if self.daemons else float("inf")
+            self.note_when_due()
 
     def watched(self) -> tuple[select.poll, dict[int, Charge]]:
         """Give what to wait for of the daemons."""

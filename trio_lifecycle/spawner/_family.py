@@ -41,6 +41,8 @@ SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.005, 1.0
 REMEMBERED = 200
 # How often to look again at children of which some end all the time.
 LOOKS = 100
+# When after a spawn to note who belongs to whom: soon for what starts up, then rarely.
+FIRST_NOTE_S, LONGEST_NOTE_S = 0.1, 60.0
 # How often to kill in one go what forks while it is killed.
 ROUNDS = 30
 
@@ -85,6 +87,8 @@ class Family:
         self.strays: dict[int, int | None] = {}
         self.me = os.getpid()
         self.pause = SHORTEST_PAUSE_S
+        self.note_at = float("inf")
+        self.note_after = FIRST_NOTE_S
 
     def tell(self, message: tuple[Any, ...]) -> None:
         """Tell the application; the outer process has none."""
@@ -105,6 +109,8 @@ class Family:
             self.noted = {who: owner for who, owner in self.noted.items() if owner != pid}
             self.sessions = {sid: owner for sid, owner in self.sessions.items() if owner != pid}
         self.daemons[pid] = daemon
+        self.note_after = FIRST_NOTE_S
+        self.note_at = time.monotonic() + FIRST_NOTE_S
 
     # --- who belongs to whom ---
 
@@ -186,6 +192,13 @@ class Family:
         self.sessions.clear()
         for daemon in [*self.daemons.values()]:
             self.tree(daemon)
+
+    def note_when_due(self) -> None:
+        """Note it soon after a spawn, and then ever more rarely."""
+        if time.monotonic() >= self.note_at:
+            self.note()
+            self.note_after = min(4 * self.note_after, LONGEST_NOTE_S)
+            self.note_at += self.note_after if self.daemons else float("inf")
 
     # --- acting ---
 

@@ -25,6 +25,11 @@ REAPER = b"trio-reaper"
 # poll(2) takes at most 24.8 days.
 LONGEST_POLL_S = 86_400.0
 TICKS = os.sysconf("SC_CLK_TCK")
+# What the processor raises is not to be ignored, nor can two be.
+HEEDED = {
+    *(_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCONT, _signal.SIGCHLD, _signal.SIGSEGV),
+    *(_signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP, _signal.SIGSYS),
+}
 
 
 class Seen:
@@ -157,6 +162,15 @@ def remove(cgroup: str) -> None:
         os.rmdir(cgroup)  # noqa: PTH106 - no pathlib here
     except OSError:
         pass
+
+
+def ignore_signals() -> None:
+    """Ignore what would end this process; what it starts has to be given the defaults."""
+    for signum in set(range(1, _signal.NSIG)) - HEEDED:
+        try:
+            _signal.signal(signum, _signal.SIG_IGN)
+        except (OSError, ValueError):  # what the C library keeps for itself
+            pass
 
 
 def be_subreaper() -> None:

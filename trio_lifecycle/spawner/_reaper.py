@@ -47,6 +47,7 @@ from trio_lifecycle.spawner._kernel import (
     REAPER,
     be_subreaper,
     hear_of_children,
+    ignore_signals,
     ticks_now,
     write,
 )
@@ -67,13 +68,6 @@ BY_MEMFD = 60_000
 # SCM_MAX_FD, <net/scm.h>.
 MOST_DESCRIPTORS = 253
 CREDENTIALS_BYTES = 12  # struct ucred: pid, uid, gid
-# What the processor raises is not to be ignored.
-HEEDED = {
-    *(_signal.SIGKILL, _signal.SIGSTOP, _signal.SIGCONT, _signal.SIGCHLD, _signal.SIGSEGV),
-    *(_signal.SIGBUS, _signal.SIGFPE, _signal.SIGILL, _signal.SIGTRAP, _signal.SIGSYS),
-}
-# When after a spawn to note who belongs to whom: soon for what starts up, then rarely.
-FIRST_NOTE_S, LONGEST_NOTE_S = 0.1, 60.0
 # How long the inner process may take beyond the longest ladder before the outer one kills it.
 PATIENCE_S = 10.0
 
@@ -97,8 +91,6 @@ class Inner(Family):
             if _signal.getsignal(signum) == _signal.SIG_IGN
         ]
         self.has_changed = False
-        self.note_at = float("inf")
-        self.note_after = FIRST_NOTE_S
 
     # --- talking ---
 
@@ -228,8 +220,6 @@ class Inner(Family):
         self.tell(("spawned", number, pid), pidfd)
         os.close(pidfd)
         self.has_changed = True
-        self.note_after = FIRST_NOTE_S
-        self.note_at = time.monotonic() + FIRST_NOTE_S
 
     def forget(self, daemon: Daemon) -> None:
         """Tell the outer process, too."""
@@ -266,10 +256,7 @@ class Inner(Family):
             if self.has_changed:
                 self.publish()
             pause = self.kill_again()
-            if time.monotonic() >= self.note_at:
-                self.note()
-                self.note_after = min(4 * self.note_after, LONGEST_NOTE_S)
-                self.note_at += self.note_after if self.daemons else float("inf")
+            self.note_when_due()
 
     def timeout_ms(self, pause: float | None) -> float | None:
         """Say how long nothing has to be done, if nobody asks."""
@@ -318,8 +305,7 @@ def main() -> None:
     os.close(null)
     socket.setblocking(False)
     os.chdir("/")
-    for signum in _signal.valid_signals() - HEEDED:
-        _signal.signal(signum, _signal.SIG_IGN)
+    ignore_signals()
     write("/proc/self/comm", REAPER)
     be_subreaper()
     # No file: the application may have a limit of their size.
