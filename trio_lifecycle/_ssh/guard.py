@@ -42,12 +42,11 @@ import select
 import sys
 import time
 
-from trio_lifecycle._ssh.guard_channel import STDIN, STDOUT
+from trio_lifecycle._ssh.guard_channel import STDIN, STDOUT, Attention
 from trio_lifecycle._ssh.guard_inner import Guard
 from trio_lifecycle._ssh.guard_kin import Kin
-from trio_lifecycle.spawner._family import CONT, KILL
+from trio_lifecycle.spawner._family import KILL
 from trio_lifecycle.spawner._kernel import (
-    LONGEST_POLL_S,
     REAPER,
     be_subreaper,
     hear_of_children,
@@ -74,9 +73,11 @@ def outlive(inner: int, table: mmap.mmap, pulse: int, wake: int, limit_s: float)
     poll.register(pulse, select.POLLIN)
     poll.register(wake, select.POLLIN)
     deadline = time.monotonic() + limit_s + PATIENCE_S
+    attention = Attention()
     while os.waitpid(inner, os.WNOHANG) == (0, 0):
-        left_s = max(0.0, deadline - time.monotonic())
-        news = dict(poll.poll(min(left_s, LONGEST_POLL_S) * 1000))
+        left_s = deadline - time.monotonic()
+        news, still_s = attention.wait(poll, min(left_s, limit_s))
+        deadline += still_s
         if wake in news:
             os.read(wake, 4096)
         if pulse in news and os.read(pulse, 4096):
@@ -128,7 +129,7 @@ def main() -> None:
     be_subreaper()
     for fd in (pulse, held):
         os.close(fd)
-    guard = Guard(table, limit_s)
+    guard = Guard(table, limit_s, outer)
     # From an application that has lost its connection, which the other end may not know yet.
     _signal.signal(_signal.SIGUSR1, guard.retire)
     os.chdir("/")
@@ -151,9 +152,6 @@ def main() -> None:
         guard.hang_up()
         os.close(beaten)
         guard.end_all(wake)
-        try:
-            os.kill(outer, CONT)  # somebody may have stopped it
-        except OSError:
-            pass
+        guard.wake_outer()
         sys.stderr.flush()
     os._exit(0)

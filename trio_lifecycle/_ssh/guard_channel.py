@@ -10,8 +10,11 @@ import json
 import os
 import time
 
+from trio_lifecycle.spawner._kernel import LONGEST_POLL_S
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import select
     from collections.abc import Iterator
     from typing import Any
 
@@ -20,6 +23,35 @@ READ_BYTES = 65_536
 # How much may wait for a slow reader before no more is read of what daemons write. All that the
 # guard says comes behind it.
 MOST_UNSENT_BYTES = 1 << 17
+# No load makes one turn of a loop so much longer than it was to be.
+STANDSTILL_S = 1.0
+
+
+class Attention:
+    """How a process waits for news, and notices that it or its machine stood still.
+
+    Frozen or swapping, a machine does not pass on what should have been heard in that time either,
+    and who waited for that may be the first to go on.
+    """
+
+    def __init__(self) -> None:
+        self.looked_at = time.monotonic()
+
+    def wait(self, poll: select.poll, seconds: float) -> tuple[dict[int, int], float]:
+        """Wait at most so long; give the news, and for how many seconds all stood still."""
+        seconds = min(max(0.0, seconds), LONGEST_POLL_S)
+        news = dict(poll.poll(seconds * 1000 + 1))
+        before, self.looked_at = self.looked_at, time.monotonic()
+        late_s = self.looked_at - before - seconds
+        return news, late_s if late_s > STANDSTILL_S else 0.0
+
+
+def touch(pulse: int) -> None:
+    """Show the outer process that this one is well."""
+    try:
+        os.write(pulse, b".")
+    except OSError:  # it does not look, and then there is enough to see
+        pass
 
 
 class Channel:

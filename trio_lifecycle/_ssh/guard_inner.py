@@ -13,11 +13,11 @@ import select
 import time
 from errno import EMFILE
 
-from trio_lifecycle._ssh.guard_channel import READ_BYTES, STDIN, STDOUT, Channel
+from trio_lifecycle._ssh.guard_channel import READ_BYTES, STDIN, STDOUT, Attention, Channel, touch
 from trio_lifecycle._ssh.guard_child import AT_GATE, GO, GOING, become
 from trio_lifecycle._ssh.guard_kin import Charge, Kin
 from trio_lifecycle._ssh.guard_letters import ORDERS, Letters
-from trio_lifecycle.spawner._family import KILL, LONGEST_PAUSE_S, Daemon
+from trio_lifecycle.spawner._family import CONT, KILL, LONGEST_PAUSE_S, Daemon
 from trio_lifecycle.spawner._kernel import LONGEST_POLL_S, look, read, ticks_now
 from trio_lifecycle.spawner._table import write_table
 
@@ -34,10 +34,11 @@ SPARE_DESCRIPTORS = 8
 class Guard(Kin):
     """The inner process: does what the application asks."""
 
-    def __init__(self, table: mmap.mmap, limit_s: float) -> None:
+    def __init__(self, table: mmap.mmap, limit_s: float, outer: int) -> None:
         super().__init__({})
         self.table = table
         self.limit_s = limit_s
+        self.outer = outer
         self.charges: dict[int, Charge] = {}
         self.ends: dict[int, Charge] = {}
         self.channel = Channel()
@@ -57,12 +58,20 @@ class Guard(Kin):
 
     # --- what is asked ---
 
+    def wake_outer(self) -> None:
+        """Let the outer process go on, should somebody have stopped it; else it notices nothing."""
+        try:
+            os.kill(self.outer, CONT)
+        except OSError:  # it is gone, as is about to be seen
+            pass
+
     def obey(self, message: dict[str, Any]) -> None:
         """Do one thing."""
         what = message["do"]
         charge = self.charges.get(message.get("id", 0))
         if what == "beat":
             self.say({"ticks": ticks_now()})
+            self.wake_outer()
         elif what == "spawn":
             self.spawn(message)
         elif what == "retire":
@@ -274,13 +283,15 @@ class Guard(Kin):
     def serve(self, outer: int, pulse: int, wake: int) -> None:
         """Work until there is nobody any more to work for."""
         pause: float | None = None
+        attention = Attention()
         while not self.channel.is_over:
             self.channel.send_on()
             poll, owners = self.watched()
             for fd in (STDIN, outer, wake):
                 poll.register(fd, select.POLLIN)
             poll.register(STDOUT, select.POLLOUT if self.channel.unsent else 0)
-            news = dict(poll.poll(self.timeout_ms(pause)))
+            news, still_s = attention.wait(poll, self.patience_s(pause))
+            self.channel.heard_at += still_s
             if outer in news or news.get(STDOUT, 0) & ~select.POLLOUT:
                 return
             if STDIN in news:
@@ -324,13 +335,14 @@ class Guard(Kin):
         elif fd in charge.pipes:
             self.take(charge, fd)
 
-    def timeout_ms(self, pause: float | None) -> float:
+    def patience_s(self, pause: float | None) -> float:
         """Say how long nothing has to be done, if nobody asks."""
         now = time.monotonic()
-        times = [self.channel.heard_at + self.limit_s - now, self.note_at - now, LONGEST_POLL_S]
+        # Often enough to see whether this machine stands still; heartbeats come as often.
+        times = [self.channel.heard_at + self.limit_s - now, self.note_at - now, self.limit_s / 3]
         if pause is not None:
             times.append(pause)
-        return max(0.0, min(times)) * 1000 + 1
+        return min(times)
 
     def hang_up(self) -> None:
         """Say what can be said at once, and let the application see that this is the end."""
@@ -338,6 +350,11 @@ class Guard(Kin):
         self.channel.unsent.clear()
         self.letters.close()
         for charge in self.charges.values():
+            if charge.report >= 0:
+                self.settle(charge)
+            if charge.report >= 0:
+                # It is not the program yet: on its way, it would not hear that it is asked to end.
+                charge.rungs = ()
             if charge.gate >= 0:
                 os.close(charge.gate)
                 charge.gate = -1
@@ -360,14 +377,6 @@ class Guard(Kin):
                 os.read(wake, 4096)
             if wake in news or left_s <= 0:
                 return
-
-
-def touch(pulse: int) -> None:
-    """Show the outer process that this one is well."""
-    try:
-        os.write(pulse, b".")
-    except OSError:  # it does not look, and then there is enough to see
-        pass
 
 
 def login_environment() -> dict[bytes, bytes]:
