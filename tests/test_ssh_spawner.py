@@ -36,7 +36,8 @@ pytestmark = pytest.mark.needs("sshd")
 
 HTTP = LifecycleConfig(
     "python3",
-    args=["-m", "http.server", "--bind", "127.0.0.1", FREE_PORT],
+    # -u: before 3.9 Python kept back what it wrote to a pipe as an error.
+    args=["-u", "-m", "http.server", "--bind", "127.0.0.1", FREE_PORT],
     ready_mode=HealthCheck(f"http://localhost:{FREE_PORT}/"),
 )
 
