@@ -425,7 +425,8 @@ async def test_what_has_died_with_its_machine_is_seen_to_be_gone(
 async def test_a_service_at_an_address_of_the_network_is_asked_over_it(network: Network) -> None:
     config = LifecycleConfig(
         "python3",
-        args=["-m", "http.server", "--bind", THERE, FREE_PORT],
+        # -u: before 3.9 Python kept back what it wrote to a pipe as an error.
+        args=["-u", "-m", "http.server", "--bind", THERE, FREE_PORT],
         ready_mode=HealthCheck(f"http://{THERE}:{FREE_PORT}/"),
     )
     patient = spawner(network, keepalive_interval=5.0)
