@@ -148,6 +148,10 @@ def main() -> None:
     )
     try:
         guard.serve(life, beaten, wake)
+    except Exception:
+        # Said before it hangs up, so that the application hears why.
+        sys.excepthook(*sys.exc_info())
+        sys.stderr.flush()
     finally:
         guard.hang_up()
         os.close(beaten)
