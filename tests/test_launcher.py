@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -281,6 +282,27 @@ async def test_starts_that_are_cut_at_random_instants_leave_nothing(
         await gone(launched.pid, launched.start_time)
     logs = {"trio-lifecycle", "trio-lifecycle/logs", "trio-lifecycle/logs/d.log"}
     assert all_below(tmp_path) <= logs
+
+
+@needs("bash")
+async def test_a_shell_that_puts_here_documents_into_files_starts_it_just_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As bash does before 5.1.
+    monkeypatch.setenv("BASH_COMPAT", "5.0")
+    assert await outcome(sh("echo ran; exit 3"), *SHELLS["bash"]) == (3, "ran\n")
+
+
+@needs("strace")
+@each_shell
+async def test_few_processes_are_made_for_a_start(command: tuple[str, ...], tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    traced = ("strace", "-f", "-qq", "-e", "trace=clone,clone3,fork,vfork", "-o", str(trace))
+    order = sh("echo ran", log=str(tmp_path / "log"))
+    assert await outcome(order, *traced, *command) == (0, "ran\n")
+    made = [line for line in trace.read_text().splitlines() if re.search(r"= [0-9]+$", line)]
+    # Four are the waiter, the daemon, the watchdog and who starts the waiter; bash makes more.
+    assert len(made) <= 15, made
 
 
 @pytest.mark.fault(76)

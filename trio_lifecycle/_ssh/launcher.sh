@@ -16,6 +16,9 @@
 # pipe that the shell has ended, by whatever means; of an owned daemon it ends the tree then, and
 # when no heartbeat has come for too long.
 #   3 session, 4 words of the waiter, 5 life, 6 and 7 gate, 8 exec, 9 log
+#
+# Whoever waits for the daemon waits for all this, and a process, a subshell too, costs up to some
+# milliseconds: so there are few, and none that only makes sure that nothing has gone wrong.
 
 trio_say() {
     printf '%s %s\n' "$trio_token" "$*" >&3
@@ -28,12 +31,15 @@ trio_refuse() {
     exit 70
 }
 
-# Field 22 of /proc/PID/stat. What is in the brackets before it may be anything.
-trio_start_of() {
-    read -r trio_stat <"/proc/$1/stat" || return
-    set -- ${trio_stat##*) }
-    shift 19
-    trio_start=$1
+# What a command that has failed complains of, by running it once more; the end of that is why.
+trio_complaint() {
+    trio_words=$("$@" 2>&1)
+    printf %s "${trio_words##*: }"
+}
+
+# Sets trio_said to the line that a builtin says. A subshell for that would be a process.
+trio_ask() {
+    "$@" >&4 && IFS= read -r trio_said <&4
 }
 
 trio_begin() {
@@ -43,16 +49,20 @@ trio_begin() {
     trio_spoken=${LC_ALL+set} trio_language=${LC_ALL-}
     LC_ALL=C
     export LC_ALL
-    trio_mask=$(umask)
-    umask 077
     [ -r /proc/self/stat ] || trio_refuse 'there is no /proc on that machine, so it is no Linux'
+    trio_open_pipes
+    trio_ask umask
+    trio_mask=$trio_said
+    umask 077
     read -r trio_boot </proc/sys/kernel/random/boot_id
     trio_space=$(readlink /proc/self/ns/pid)
     trio_space=${trio_space#*[}
     trio_space=${trio_space%]}
-    trio_setsid=$(command -v setsid) ||
+    trio_ask command -v setsid && [ -x "$trio_said" ] ||
         trio_refuse 'there is no setsid on that machine; install util-linux or busybox'
-    trio_shell=$(command -v sh)
+    trio_setsid=$trio_said
+    trio_ask command -v sh
+    trio_shell=$trio_said
     case ${XDG_STATE_HOME-} in
         /*) trio_state=$XDG_STATE_HOME/trio-lifecycle ;;
         *) trio_state=${HOME:+$HOME/.local/state/trio-lifecycle} ;;
@@ -68,7 +78,8 @@ trio_check_program() {
         [ ! -d "$trio_file" ] || trio_refuse "$trio_file is a directory"
         [ -x "$trio_file" ] || trio_refuse "$trio_file: Permission denied"
         [ -r "$trio_file" ] || return 0
-        case $(trio_magic "$trio_file") in
+        trio_read_header "$trio_file"
+        case $trio_magic in
             2321*) ;;
             7f454c46*)
                 trio_check_machine
@@ -86,29 +97,30 @@ trio_check_program() {
     done
 }
 
-trio_magic() {
-    od -An -v -tx1 -N 64 "$1" 2>/dev/null | tr -d ' \n'
+# Of an ELF file (elf(5)): its first bytes; word size and order of bytes, type, sizes of two tables'
+# entries; and for which machine it is.
+trio_read_header() {
+    trio_take_header $(od -An -v -tx1 -N 64 "$1" 2>/dev/null)
 }
 
-# Of an ELF file (elf(5)): word size and order of bytes, type, machine, size of a table's entry.
-trio_kind() {
-    trio_magic "$1" | cut -c 9-12,33-40,85-88,109-112
+trio_take_header() {
+    trio_magic=$1$2$3$4
+    trio_shape=$5$6${17}${18}${43}${44}${55}${56}
+    trio_machine=$5$6${19}${20}
 }
 
 # A program, in one piece as far as the kernel looks for that, for such a machine as this shell is.
 trio_check_machine() {
-    trio_theirs=$(trio_kind "$trio_file")
-    trio_ours=$(trio_kind "/proc/$$/exe")
-    case $trio_theirs in
-        02010[23]00????????3800 | 0202000[23]????????0038) ;;
-        01010[23]00????2000* | 0102000[23]????0020*) ;;
+    case $trio_shape in
+        02010[23]00????3800 | 0202000[23]????0038) ;;
+        01010[23]002000* | 0102000[23]0020*) ;;
         *) trio_refuse "$trio_file: Exec format error (it is a damaged ELF file)" ;;
     esac
-    trio_theirs=$(printf %s "$trio_theirs" | cut -c 1-4,9-12)
-    trio_ours=$(printf %s "$trio_ours" | cut -c 1-4,9-12)
+    trio_theirs=$trio_machine
+    trio_read_header "/proc/$$/exe"
     # The 32-bit elder of each is usually started by the same kernel.
-    case $trio_theirs:$trio_ours in
-        "$trio_ours:$trio_theirs" | 01010300:02013e00 | 01013e00:02013e00 | 01012800:0201b700) return ;;
+    case $trio_theirs:$trio_machine in
+        "$trio_machine:$trio_theirs" | 01010300:02013e00 | 01013e00:02013e00 | 01012800:0201b700) return ;;
     esac
     for trio_entry in /proc/sys/fs/binfmt_misc/qemu*; do
         [ ! -e "$trio_entry" ] || return 0
@@ -122,15 +134,25 @@ trio_open_log() {
         [ -n "$trio_state" ] ||
             trio_refuse 'there is no home directory for its log; name a file there by output.to'
         trio_logs=$trio_state/logs
-        trio_words=$(mkdir -p "$trio_logs" 2>&1) || trio_refuse "$trio_words"
+        [ -d "$trio_logs" ] || trio_words=$(mkdir -p "$trio_logs" 2>&1) ||
+            trio_refuse "$trio_words"
         trio_check_private "$trio_logs"
         trio_log=$trio_logs/$trio_name.log
         trio_rotate
     fi
     case $trio_log in /*) ;; *) trio_log=$PWD/$trio_log ;; esac
     trio_check_log
-    trio_words=$( (exec 9>>"$trio_log") 2>&1) || trio_refuse "$trio_log: ${trio_words##*: }"
+    # Who can't open it would end by `exec`, with nothing said.
+    trio_append 2>/dev/null || trio_refuse "$trio_log: $(trio_complaint trio_append)"
     exec 9>>"$trio_log"
+}
+
+trio_append() {
+    { :; } >>"$trio_log"
+}
+
+trio_create() {
+    { :; } >"$trio_log"
 }
 
 trio_check_private() {
@@ -153,13 +175,14 @@ trio_check_log() {
     else
         # Not through a link that comes in between: -C makes what was not there. A full disk takes a
         # new name, but no bytes.
-        trio_words=$( (set -C && : >"$trio_log") 2>&1) ||
-            trio_refuse "$trio_log: ${trio_words##*: }"
-        if ! (echo 'room?' >"$trio_log" && [ -s "$trio_log" ]) 2>/dev/null; then
+        set -C
+        trio_create 2>/dev/null || trio_refuse "$trio_log: $(trio_complaint trio_create)"
+        set +C
+        if ! { echo 'room?' >"$trio_log" && [ -s "$trio_log" ]; } 2>/dev/null; then
             rm -f "$trio_log"
             trio_refuse "$trio_log: No space left on device"
         fi
-        : >"$trio_log"
+        trio_create
     fi
 }
 
@@ -196,9 +219,45 @@ trio_make_directory() {
     trio_refuse "no private directory could be made: $trio_words"
 }
 
-# Four pipes that nothing on a disk has to be made for, those of pipelines. Somebody holds them
-# until they are opened here: for a second, lest he outlive a shell that is killed meanwhile.
+# Four pipes that nothing on a disk has to be made for. Linux opens a pipe to read and write without
+# waiting for the other end, and then to do only one.
+trio_open_pipes() {
+    trio_make_pipes || trio_hold_pipes
+    exec 9<>"$trio_held/7" 8<"$trio_held/7" 9>&-
+    exec 4<>"$trio_held/4" 5<>"$trio_held/5" 7<>"$trio_held/6" 6<"$trio_held/6"
+    [ -z "$trio_holder" ] || kill -s KILL "$trio_holder"
+}
+
+# Most shells make a pipe for a short here-document, with all of it inside. Some make a file.
+trio_make_pipes() {
+    trio_held=/proc/$$/fd trio_holder=
+    { [ -p "$trio_held/4" ]; } 2>/dev/null 4<<. || return
+pipe
+.
+    exec 4<<. 5<<. 6<<. 7<<.
+4
+.
+5
+.
+6
+.
+7
+.
+    read -r trio_word <&4 && read -r trio_word <&5 && read -r trio_word <&6 && read -r trio_word <&7
+}
+
+# Those of pipelines. Somebody holds them until they are opened here: for a second, lest he outlive a
+# shell that is killed meanwhile.
 trio_hold_pipes() {
+    for trio_try in 1 2 3 last; do
+        trio_holder=$(trio_start_holder)
+        trio_held=/proc/$trio_holder/fd
+        { { :; } 4<>"$trio_held/4"; } 2>/dev/null && return
+    done
+    trio_refuse 'pipes can not be opened by /proc there'
+}
+
+trio_start_holder() {
     : | {
         exec 4<&0
         : | {
@@ -213,19 +272,6 @@ trio_hold_pipes() {
             }
         }
     }
-}
-
-# Linux opens a pipe to read and write without waiting for the other end, and then to do only one.
-trio_open_pipes() {
-    for trio_try in 1 2 3 last; do
-        trio_holder=$(trio_hold_pipes)
-        trio_held=/proc/$trio_holder/fd
-        (exec 4<>"$trio_held/4") 2>/dev/null && break
-        [ "$trio_try" != last ] || trio_refuse 'pipes can not be opened by /proc there'
-    done
-    exec 4<>"$trio_held/7" 8<"$trio_held/7" 4<>"$trio_held/4"
-    exec 5<>"$trio_held/5" 7<>"$trio_held/6" 6<"$trio_held/6"
-    kill -s KILL "$trio_holder"
 }
 
 # The process-to-be. Its number, and what opens the gate, are its own: it dies with the other end.
@@ -259,14 +305,13 @@ exit 126
 
 trio_become() {
     exec 4>&- 5>&- 7>&- 8<&-
-    [ -z "$trio_cwd" ] || trio_words=$(CDPATH= cd -- "$trio_cwd" 2>&1) ||
-        trio_refuse "its working directory $trio_cwd: ${trio_words##*: }"
     if [ -n "$trio_cwd" ]; then
-        CDPATH= cd -- "$trio_cwd" >/dev/null
+        CDPATH= cd -- "$trio_cwd" >/dev/null 2>&1 ||
+            trio_refuse "its working directory $trio_cwd: $(trio_complaint cd -- "$trio_cwd")"
         unset OLDPWD
     fi
-    trio_words=$(trio_limits 2>&1) || trio_refuse "its limits can't be set: $trio_words"
-    trio_limits
+    trio_limits 2>/dev/null ||
+        trio_refuse "its limits can't be set: $(trio_complaint trio_limits)"
     umask "${trio_umask:-$trio_mask}"
     trio_set="$trio_setsid" trio_sh="$trio_shell"
     if [ -n "$trio_spoken" ]; then LC_ALL=$trio_language; else unset LC_ALL; fi
@@ -351,7 +396,6 @@ trio_launch() {
         trio_log=$trio_dir/$trio_name.log
     fi
     trio_open_log
-    trio_open_pipes
     trio_start_waiter "$@"
     exec 4>&- 6<&- 9>&-
     trio_start_watchdog
