@@ -188,6 +188,20 @@ async def test_the_program_finds_what_it_was_to_find_and_nothing_else(
 
 
 @each_shell
+@pytest.mark.parametrize("value", [None, "y"])
+async def test_how_shells_shall_behave_is_for_the_login_to_say(
+    command: tuple[str, ...], value: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if value is not None:
+        monkeypatch.setenv("POSIXLY_CORRECT", value)
+    seen = (
+        await report(Order(name="d", program=sys.executable, args=("-I", "-c", REPORT)), *command)
+    )["env"]
+    assert isinstance(seen, dict)
+    assert (None if value is None else value.encode().hex()) == seen.get("POSIXLY_CORRECT")
+
+
+@each_shell
 async def test_a_secret_of_its_environment_stands_in_no_argument(command: tuple[str, ...]) -> None:
     secret = "s3cr3t-in-no-list"
     async with session(*command) as there:

@@ -12,6 +12,7 @@ from uuid import uuid4
 import trio
 
 from trio_lifecycle._errors import SpawnError
+from trio_lifecycle._ssh._one_piece import in_one_piece
 from trio_lifecycle._ssh._order import TOO_BIG, Order, write_order
 from trio_lifecycle._ssh._session import LostError, Session
 
@@ -88,7 +89,8 @@ class Launched:
             await self.session.send(words)
 
     async def _begin(self) -> None:
-        await self._say(_script() + write_order(self._order, self._token))
+        plain, script = _scripts()
+        await self._say(plain + in_one_piece(script + write_order(self._order, self._token)))
         await self._hear("pid", "refused", "exit")
         if "pid" not in self._said:
             raise self._refusal()
@@ -205,10 +207,11 @@ class Launched:
 
 
 @cache
-def _script() -> bytes:
+def _scripts() -> tuple[bytes, bytes]:
+    """Give what makes the shell a plain one, and the launcher."""
     package = files("trio_lifecycle._ssh")
     plain, watchdog, launcher = (
         package.joinpath(name).read_text("utf-8")
         for name in ("plain.sh", "watchdog.sh", "launcher.sh")
     )
-    return f"{plain}trio_watchdog={quote(watchdog)}\n{launcher}".encode()
+    return plain.encode(), f"trio_watchdog={quote(watchdog)}\n{launcher}".encode()

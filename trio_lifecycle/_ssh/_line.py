@@ -10,11 +10,12 @@ from typing import Final, NamedTuple, Self
 import trio
 
 from trio_lifecycle._ssh._host_facts import HostFacts, parse_facts
+from trio_lifecycle._ssh._one_piece import in_one_piece
 from trio_lifecycle._ssh._session import LostError, Session
 
 # What the shell is taught, in the order in which it is sent.
 _SCRIPTS: Final = (
-    *("plain.sh", "looks.sh", "looks_programs.sh", "looks_processes.sh"),
+    *("looks.sh", "looks_programs.sh", "looks_processes.sh"),
     *("looks_sockets.sh", "looks_files.sh", "looks_copies.sh"),
 )
 
@@ -170,7 +171,8 @@ class Line:
 @cache
 def _script() -> bytes:
     here = Path(__file__).parent
-    return b"".join((here / name).read_bytes() for name in _SCRIPTS)
+    looks = b"".join((here / name).read_bytes() for name in _SCRIPTS)
+    return (here / "plain.sh").read_bytes() + in_one_piece(looks)
 
 
 class _Request(NamedTuple):

@@ -4,7 +4,6 @@
 # file, until one can be started. Says of each what it found: "none", "found" and where it is behind
 # all links, or "miss" and why not.
 tl_find_binary() {
-	tl_own_kind=
 	while [ $# -gt 1 ]; do
 		tl_look_at "$1" "$2" && return
 		shift 2
@@ -28,8 +27,12 @@ tl_look_at() {
 	tl_say found "${tl_told:-$2}"
 }
 
-# Why a file that test -e does not find is not there.
+# Why a file that test -e does not find is not there. Of most directories of PATH nobody asks.
 tl_say_absent() {
+	if [ "$1" = path ] && [ ! -L "$2" ]; then
+		tl_say none ''
+		return
+	fi
 	tl_reason_of "$2"
 	if [ -n "$tl_problem" ]; then
 		if [ "$1" = asked ]; then tl_say miss "can't be looked at: $tl_problem"; else tl_say none ''; fi
@@ -87,6 +90,7 @@ tl_look_inside() {
 tl_elf=$(printf '\177ELF')
 tl_blanks=$(printf ' \t')
 tl_return=$(printf '\r')
+tl_own_kind=
 
 # The first line of a script is $1.
 tl_look_at_script() {
