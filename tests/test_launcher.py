@@ -188,6 +188,20 @@ async def test_the_program_finds_what_it_was_to_find_and_nothing_else(
 
 
 @each_shell
+@pytest.mark.fault(71)
+async def test_a_variable_whose_name_looks_like_an_option_is_one_of_the_program(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("-v", "here")
+    env = {"-i": "1", "--help": "2", "-v": None}
+    order = Order(name="d", program=sys.executable, args=("-I", "-c", REPORT), env=env)
+    seen = (await report(order, *command))["env"]
+    assert isinstance(seen, dict)
+    assert [b"1".hex(), b"2".hex(), None] == [seen.get(name) for name in env]
+    assert "HOME" in seen
+
+
+@each_shell
 @pytest.mark.parametrize("value", [None, "y"])
 async def test_how_shells_shall_behave_is_for_the_login_to_say(
     command: tuple[str, ...], value: str | None, monkeypatch: pytest.MonkeyPatch

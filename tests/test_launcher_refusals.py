@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from attrs import evolve
 
 from tests.sessions import LocalSession
 from tests.test_launcher import each_shell, outcome, session, sh
@@ -86,6 +87,17 @@ async def test_what_no_process_can_be_given_is_refused_before_it_is_sent(
     async with session() as there:
         with pytest.raises(SpawnError):
             await launch(there, sh("true", *args))
+
+
+@pytest.mark.fault(71)
+async def test_an_argument_is_not_run_for_a_program_that_looks_like_a_variable(
+    tmp_path: Path,
+) -> None:
+    order = program(tmp_path / "a=b", b"#!/bin/sh\nexit 3")
+    assert (await outcome(order))[0] == 3
+    odd = evolve(order, env={"a.b": "c"}, args=("/bin/touch", str(tmp_path / "mark")))
+    assert "use a path without '='" in (await refused(odd)).problem
+    assert not (tmp_path / "mark").exists()
 
 
 async def test_as_much_as_a_process_can_be_given_is_given() -> None:

@@ -109,6 +109,13 @@ def _check(order: Order) -> None:
     texts = [order.program, *order.args, *variables]
     if any("\0" in text for text in (*texts, order.working_dir or "", order.log or "")):
         raise SpawnError(order.name, "what it is started with holds a NUL, which no process can")
+    odd = next((name for name in order.env if not _is_of_shell(name)), None)
+    if odd is not None and "=" in order.program:
+        raise SpawnError(
+            order.name,
+            f"on a machine without python3 the variable {odd!r} is set by env(1), which would take "
+            f"{order.program!r} for a variable, too; use a path without '='",
+        )
     sizes = [len(os.fsencode(text)) + 1 for text in texts]
     if max(sizes) > _LONGEST_STRING_BYTES or sum(sizes) > _MOST_BYTES:
         raise SpawnError(order.name, TOO_BIG, errno.E2BIG)
@@ -173,6 +180,8 @@ def _by_env(order: Order) -> Iterator[str]:
         yield "/usr/bin/env"
         for name, value in odd.items():
             yield from ("-u", name) if value is None else ()
+        # What follows is no option, even where a name begins with a hyphen.
+        yield "--"
         yield from (f"{name}={value}" for name, value in odd.items() if value is not None)
 
 
