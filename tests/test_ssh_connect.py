@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC240 - the files of a test are small, and on a local disk
 
 import errno
+import os
 import shutil
 import socket
 import sys
@@ -257,6 +258,18 @@ async def test_a_name_without_an_address_is_named() -> None:
     error = await refused(nowhere(22, host="nobody.invalid"))
     assert "looking up its address" == error.phase
     assert isinstance(error.__cause__, socket.gaierror)
+
+
+async def test_a_configuration_that_does_not_come_is_given_up_in_time(tmp_path: Path) -> None:
+    config = tmp_path / "config"
+    os.mkfifo(config)
+    try:
+        with trio.fail_after(5):
+            error = await refused(nowhere(22, config=config, connect_timeout=0.2))
+        assert "0.2 s (connect_timeout)" in error.problem
+    finally:
+        # Who reads it still waits for a writer.
+        config.open("w").close()
 
 
 @asynccontextmanager

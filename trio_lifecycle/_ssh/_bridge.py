@@ -21,6 +21,9 @@ _T = TypeVar("_T")
 # What is closed at the end says goodbye to another machine, which may not listen any more.
 _GOODBYE_S: Final = 2.0
 
+# How long it takes at most until something that did not hear of its cancellation hears of it.
+_DEAF_S: Final = 0.1
+
 _LOOP_ENDED: Final = "the asyncio loop that spoke SSH has ended"
 
 
@@ -55,6 +58,7 @@ class Bridge:
     loop: Any
     _current: Any
     _before_end: list[Callable[[], Awaitable[None]]] = field(factory=list)
+    _is_over: bool = False
     _calls: int = 0
     _all_over: trio.lowlevel.ParkingLot = field(factory=trio.lowlevel.ParkingLot)
 
@@ -81,24 +85,48 @@ class Bridge:
         Raises:
             LostError: The loop has ended.
         """
-        import asyncio
-
-        async def run() -> _T:
-            return await function(*args, **kwargs)
-
-        if self.loop.is_closed():
-            raise LostError(_LOOP_ENDED)
+        task, done = self._begin(function, *args, **kwargs)
         self._calls += 1
         try:
-            with self.entered():
-                result: _T = await self.loop.run_aio_coroutine(run())
-        except asyncio.CancelledError as error:
-            raise LostError(_LOOP_ENDED) from error  # noqa: ASYNC104 - asyncio's, not Trio's
+            try:
+                await done.wait()
+            except trio.Cancelled:  # noqa: ASYNC103 - there may be a result
+                await self._cut_off(task, done)  # noqa: ASYNC102 - it shields itself
+                # What has come to its end all the same may be a connection, which somebody must
+                # have.
+                if not task.done() or task.cancelled():
+                    raise
+            result: _T = _result(task)
+            return result
         finally:
             self._calls -= 1
             if not self._calls:
                 self._all_over.unpark_all()
-        return result
+
+    def _begin(
+        self, function: Callable[..., Awaitable[_T]], *args: Any, **kwargs: Any
+    ) -> tuple[Any, trio.Event]:
+        async def run() -> _T:
+            return await function(*args, **kwargs)
+
+        if self._is_over or self.loop.is_closed():
+            raise LostError(_LOOP_ENDED)
+        done = trio.Event()
+        with self.entered():
+            task = self.loop.create_task(run())
+            task.add_done_callback(lambda _: done.set())
+        return task, done
+
+    async def _cut_off(self, task: Any, done: trio.Event) -> None:
+        # Shielded, for what was cut off still closes what it has opened. It ends by itself, at the
+        # latest with the loop.
+        with trio.CancelScope(shield=True):
+            while not done.is_set() and not self.loop.is_closed():
+                # Again and again: who waits for a thread does not hear of it, and goes on.
+                with self.entered():
+                    task.cancel()
+                with trio.move_on_after(_DEAF_S):
+                    await done.wait()
 
     async def see_through(
         self,
@@ -115,40 +143,39 @@ class Bridge:
         Raises:
             LostError: The loop has ended.
         """
-        import asyncio
-
-        async def run() -> _T:
-            return await function(*args, **kwargs)
-
-        if self.loop.is_closed():
-            raise LostError(_LOOP_ENDED)
-        done = trio.Event()
-        with self.entered():
-            task = self.loop.create_task(run())
-            task.add_done_callback(lambda _: done.set())
+        task, done = self._begin(function, *args, **kwargs)
         try:
             await done.wait()
         except trio.Cancelled:
             with self.entered():
                 task.add_done_callback(partial(_hand_over, late))
             raise
-        try:
-            result: _T = task.result()
-        except asyncio.CancelledError as error:
-            raise LostError(_LOOP_ENDED) from error  # noqa: ASYNC104 - asyncio's, not Trio's
+        result: _T = _result(task)
         return result
 
     async def end(self) -> None:
         """Close what is to be closed before the loop ends; bounded, and raises nothing."""
         # Nobody else would close it, and who needed it is gone.
-        with trio.move_on_after(_GOODBYE_S, shield=True):
+        with trio.move_on_after(_GOODBYE_S, shield=True) as patience:
             async with trio.open_nursery() as nursery:
                 for close in self._before_end:
                     nursery.start_soon(close)
+        # Who begins now would wait for a loop that turns no more.
+        self._is_over = True
+        with trio.CancelScope(deadline=patience.deadline, shield=True):
             # A call that is cancelled ends when the loop has had its turn, and without the loop
             # never.
             while self._calls:
                 await self._all_over.park()
+
+
+def _result(task: Any) -> Any:
+    import asyncio
+
+    try:
+        return task.result()
+    except asyncio.CancelledError as error:
+        raise LostError(_LOOP_ENDED) from error  # noqa: ASYNC104 - asyncio's, not Trio's
 
 
 def _hand_over(late: Callable[[_T | None], None], task: Any) -> None:
@@ -231,6 +258,7 @@ async def _open(house: _House, trio_asyncio: Any) -> Bridge:
         try:
             async with trio_asyncio.open_loop() as loop:
                 loop.set_exception_handler(_log_it)
+                loop.set_default_executor(_threads(trio_asyncio))
                 found.append(Bridge(loop, trio_asyncio.current_loop))
                 opened.set()
                 try:
@@ -251,6 +279,17 @@ async def _open(house: _House, trio_asyncio: Any) -> Bridge:
     if not found:
         raise LostError(_LOOP_ENDED)
     return found[0]
+
+
+def _threads(trio_asyncio: Any) -> Any:
+    """Give what runs the parts of asyncssh that block: a look-up of a name, `Match exec`."""
+
+    class Threads(trio_asyncio.TrioExecutor):  # type: ignore[misc]
+        async def submit(self, function: Callable[..., _T], *args: Any) -> _T:
+            # Nobody's patience, and no end of the program, waits for a name server.
+            return await trio.to_thread.run_sync(function, *args, abandon_on_cancel=True)
+
+    return Threads()
 
 
 def _log_it(_loop: object, context: dict[str, Any]) -> None:
