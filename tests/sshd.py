@@ -102,8 +102,10 @@ def running_sshd(
         host_key, key = make_key(directory / "host"), make_key(directory / "key")
         shutil.copy(f"{key}.pub", directory / "authorized_keys")
         port = free_port()
-        settings = {"Port": port, "HostKey": host_key, **_SETTINGS, **options, **_marked(options)}
+        settings = {"Port": port, "HostKey": host_key, **_SETTINGS, **options}
         settings["AuthorizedKeysFile"] = directory / "authorized_keys"
+        if set_there := _environment(directory, options, own_home=user is None):
+            settings["SetEnv"] = set_there
         config = directory / "sshd_config"
         config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         process = _start(directory, within)
@@ -116,13 +118,25 @@ def running_sshd(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def _marked(options: Mapping[str, str | int]) -> dict[str, str]:
-    """Have what is started over it bear the tests' mark; sshd hands on nothing by itself."""
+def _environment(directory: Path, options: Mapping[str, str | int], *, own_home: bool) -> str:
+    """Say what is set for each login. Of several such lines sshd would take the first."""
     mark = os.environ.get(MARKER)
-    if mark is None:
-        return {}
-    # Of several such lines sshd would take the first.
-    return {"SetEnv": f"{MARKER}={mark} {options.get('SetEnv', '')}".rstrip()}
+    # Sshd hands on nothing by itself.
+    set_there = [f"{MARKER}={mark}"] if mark else []
+    set_there += [_home(directory)] if own_home else []
+    set_there += [str(options["SetEnv"])] if "SetEnv" in options else []
+    return " ".join(set_there)
+
+
+def _home(directory: Path) -> str:
+    """Give an empty home directory.
+
+    What a shell reads in the user's own may take long at each login, or wait for good for a lock
+    that a login has left behind when a test killed it.
+    """
+    home = directory / "home"
+    home.mkdir()
+    return f"HOME={home}"
 
 
 _SETTINGS: Mapping[str, object] = {

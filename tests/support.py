@@ -222,14 +222,16 @@ def app(
     within: Sequence[str] = (),
 ) -> Iterator[App]:
     """A program that uses this package, killed at the end of the block if it still runs."""
-    with subprocess.Popen(
-        [*within, sys.executable, "-u", "-c", PROLOGUE + code, *args],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
-        text=True,
-    ) as process:
+    with nothing_ignored():
+        process = subprocess.Popen(
+            [*within, sys.executable, "-u", "-c", PROLOGUE + code, *args],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+            text=True,
+        )
+    with process:
         try:
             yield App(process)
         finally:

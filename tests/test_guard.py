@@ -114,7 +114,9 @@ async def test_a_daemon_has_no_descriptors_but_its_own_and_takes_all_signals(
     ward, _ = await start(link, "/bin/sh", "-c", code, to=heard, forwards=forwards, umask=0o27)
     await heard.line("up")
     status = status_of(ward.pid)
-    assert ["0" * 16] * 2 == [status["SigBlk"], status["SigIgn"]]
+    # Without those of glibc's own, which its posix_spawn(3) has ignored.
+    known = sum(1 << (signum - 1) for signum in signal.valid_signals())
+    assert [0, 0] == [int(status[name], 16) & known for name in ("SigBlk", "SigIgn")]
     assert "0027" == status["Umask"]
     held = descriptors_of(ward.pid)
     assert ([0, 1, 2, 5, 9], "/dev/null") == (sorted(held), held[0])
@@ -322,11 +324,11 @@ async def test_what_waits_hears_of_it_when_the_guard_is_killed(link: GuardLink) 
 
 
 async def test_a_guard_that_is_stopped_is_given_up_after_the_limit() -> None:
-    async with guarded(limit_s=0.3) as link:
+    async with guarded(limit_s=0.6) as link:
         os.kill(link.inner, signal.SIGSTOP)
         with trio.fail_after(PATIENCE_S):
             await link.wait_lost()
-        assert "the guard said nothing for 0.3 s" == link.lost
+        assert "the guard said nothing for 0.6 s" == link.lost
         os.kill(link.inner, signal.SIGCONT)
 
 
@@ -338,7 +340,7 @@ async def test_the_outer_half_ends_all_in_the_place_of_an_inner_one_that_hangs(
 
     source = _guard_program._source
     monkeypatch.setattr(_guard_program, "_source", hasty)
-    async with guarded(limit_s=0.3) as link:
+    async with guarded(limit_s=0.6) as link:
         ward, _ = await start(link, "/bin/sleep", "1000")
         os.kill(link.inner, signal.SIGSTOP)
         with trio.fail_after(PATIENCE_S):
@@ -355,7 +357,7 @@ async def test_a_login_directory_that_was_removed_keeps_nothing_from_starting(
 
 
 async def test_a_beat_tells_when_a_daemon_was_seen_alive() -> None:
-    async with guarded(limit_s=0.3) as link:
+    async with guarded(limit_s=0.9) as link:
         ward, _ = await start(link, "/bin/sleep", "1000")
         before = ward.seen_alive
         await until(lambda: ward.seen_alive > before)

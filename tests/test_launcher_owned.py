@@ -82,7 +82,9 @@ async def test_what_does_not_heed_the_ladder_is_killed(command: tuple[str, ...])
 async def test_a_watchdog_that_was_killed_has_a_successor_by_the_next_heartbeat() -> None:
     async with owned(FAMILY) as (there, launched):
         pids = await family(launched, 3)
-        (watchdog,) = watchdogs()
+        while not (found := watchdogs()):  # noqa: ASYNC110 - it may be about to have its session
+            await trio.sleep(0.01)
+        (watchdog,) = found
         os.kill(watchdog, signal.SIGKILL)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(launched.beat_forever)

@@ -346,6 +346,7 @@ async def test_a_server_that_does_not_answer_is_waited_for_only_so_long() -> Non
         transport = await connection(server.target())
         session = await transport.open_session("echo $PPID; cat")
         pid = int(await session.receive())
+        patient, limit_s = transport.target, transport.silence_limit_s
         transport.target = server.target(connect_timeout=0.1)
         transport.silence_limit_s = 0.1
         os.kill(pid, signal.SIGSTOP)
@@ -359,6 +360,7 @@ async def test_a_server_that_does_not_answer_is_waited_for_only_so_long() -> Non
             assert "listening on 127.0.0.1:0 there" == listening.value.phase
         finally:
             os.kill(pid, signal.SIGCONT)
+        transport.target, transport.silence_limit_s = patient, limit_s
         # What it grants late is given back.
         assert (b"", 0) == await run(transport, "true")
         assert 2 == transport.channels_opened
