@@ -17,7 +17,7 @@ from tests.uploads import bring, local, there, until_begun, until_gone
 from trio_lifecycle import ConfigError, SSHConnectError, SSHSpawner
 from trio_lifecycle._ssh._digest import digest_of
 from trio_lifecycle._ssh._machine import machine
-from trio_lifecycle.spawner import _bringing
+from trio_lifecycle.spawner import _bringing, _uploads
 from trio_lifecycle.spawner._uploads import Uploads
 
 __all__ = ("local", "server", "there")
@@ -104,6 +104,10 @@ async def test_all_who_wait_for_an_upload_share_its_failure(
 
     async def count(path: Path) -> str:
         read.append(path)
+        (ways,) = _uploads._ways.get().values()
+        # Who asks when it has failed already, asks anew.
+        while ways.turn.statistics().tasks_waiting < 4:  # noqa: ASYNC110 - nobody tells
+            await trio.sleep(0.01)
         return await digest_of(path)
 
     failed: list[bool] = []
