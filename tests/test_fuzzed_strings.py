@@ -19,7 +19,7 @@ from trio_lifecycle._ssh._host_facts import split
 from trio_lifecycle._ssh._line import Line
 from trio_lifecycle._ssh._order import Order
 from trio_lifecycle._ssh._remote_binary import find_binary
-from trio_lifecycle._ssh._remote_copies import compare, make_directory, make_executable
+from trio_lifecycle._ssh._remote_copies import begin_copy, compare, make_executable
 from trio_lifecycle._ssh._remote_files import Chunk, find_file, read_log, remove_private
 from trio_lifecycle.spawner._local_prober import _mark_of
 
@@ -178,8 +178,9 @@ async def _is_compared(line: Line, path: Path) -> None:
 
 async def _is_made_and_removed(line: Line, path: Path) -> None:
     make_private(path)
-    await make_directory(line, str(path / "below"))
+    copy = Path(await begin_copy(line, str(path / "below" / path.name)))
     assert is_there(path / "below")
+    assert path / "below" == copy.parent
     assert await remove_private(line, str(path)) is None
     assert not is_there(path)
 

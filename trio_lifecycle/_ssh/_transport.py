@@ -13,7 +13,7 @@ import trio
 from trio.abc import HalfCloseableStream
 
 from trio_lifecycle._ssh._bridge import Bridge
-from trio_lifecycle._ssh._failures import Progress, explain_refusal
+from trio_lifecycle._ssh._failures import explain_refusal
 from trio_lifecycle._ssh._flow import Flow
 from trio_lifecycle._ssh._login import Login
 from trio_lifecycle._ssh._session import LostError, Session
