@@ -148,9 +148,9 @@ def main() -> None:
     )
     try:
         guard.serve(life, beaten, wake)
-    except Exception:
+    except Exception as error:
         # Said before it hangs up, so that the application hears why.
-        sys.excepthook(*sys.exc_info())
+        sys.excepthook(type(error), error, error.__traceback__)
         sys.stderr.flush()
     finally:
         guard.hang_up()
