@@ -9,6 +9,7 @@ from attrs.exceptions import FrozenInstanceError
 from trio_lifecycle import _events
 from trio_lifecycle._events import (
     Adopted,
+    Checked,
     ClaimAwaited,
     ConfigChanged,
     Died,
@@ -38,6 +39,16 @@ EVENTS: list[tuple[Event, str, dict[str, object]]] = [
     (Event(name="queen", instance_id="a1", time=12.5), "event", {}),
     (Starting(name="queen", instance_id="a1", time=12.5), "is wanted", {}),
     (Found(name="queen", instance_id="a1", time=12.5, path="/q"), "is /q", {"path": "/q"}),
+    (
+        Checked(name="queen", instance_id="a1", time=12.5, checks=1),
+        "has passed its check",
+        {"checks": 1},
+    ),
+    (
+        Checked(name="queen", instance_id="a1", time=12.5, checks=3),
+        "has passed 3 checks",
+        {"checks": 3},
+    ),
     (
         Adopted(name="queen", instance_id="a1", time=12.5, pid=7, url=URL),
         f"runs already as process 7, at {URL}",

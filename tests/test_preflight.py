@@ -12,6 +12,7 @@ from attrs.exceptions import FrozenInstanceError
 
 from tests.simulated import in_simulated_time
 from tests.support import PATIENCE_S
+from tests.trace import Trace
 from trio_lifecycle import (
     CALLBACK_URL,
     FREE_PORT,
@@ -228,6 +229,25 @@ async def test_the_event_of_a_start_that_failed_says_what_was_found() -> None:
         await lifecycle.run()
     assert isinstance(events[-1], Failed)
     assert events[-1].reason.endswith("preflight failed: the disk is full; the disk is full")
+
+
+async def passes() -> None:
+    """A check that finds all well."""
+
+
+@in_simulated_time
+@pytest.mark.parametrize(
+    ("checks", "between"), [([], []), ([passes], ["checked"]), ([passes] * 3, ["checked"])]
+)
+async def test_checks_that_have_passed_are_told_before_the_spawn(
+    checks: list[Preflight], between: list[str]
+) -> None:
+    trace = Trace()
+    async with SimulatedDaemon().lifecycle(preflight=checks, observer=trace.observe).running():
+        assert ["starting", "found", *between, "spawned", "ready"] == trace.kinds
+    assert [len(checks)] * bool(checks) == [
+        event.checks for event in trace.events if event.kind == "checked"
+    ]
 
 
 @in_simulated_time

@@ -38,6 +38,7 @@ from trio_lifecycle._errors import (
 )
 from trio_lifecycle._events import (
     Adopted,
+    Checked,
     ClaimAwaited,
     ConfigChanged,
     Died,
@@ -117,6 +118,7 @@ __all__ = [
     "BinaryNotFoundError",
     "Callback",
     "CallbackReceiver",
+    "Checked",
     "ClaimAwaited",
     "ClaimTimeoutError",
     "ConfigChanged",

@@ -88,6 +88,17 @@ class Found(Event):
 
 
 @_event
+class Checked(Event):
+    """All checks before its start have passed; its spawn comes next."""
+
+    kind: ClassVar[str] = "checked"
+    checks: int
+
+    def _sentence(self) -> str:
+        return "has passed its check" if self.checks == 1 else f"has passed {self.checks} checks"
+
+
+@_event
 class Adopted(Event):
     """The daemon ran already and is used as it is."""
 

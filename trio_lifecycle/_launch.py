@@ -20,7 +20,7 @@ from trio_lifecycle._errors import (
     LifecycleError,
     ReadyTimeoutError,
 )
-from trio_lifecycle._events import Adopted, Failed, Found, Ready, Spawned, Starting, Stray
+from trio_lifecycle._events import Adopted, Checked, Failed, Found, Ready, Spawned, Starting, Stray
 from trio_lifecycle._following import Following
 from trio_lifecycle._handle import DaemonHandle, Origin
 from trio_lifecycle._known import Known
@@ -246,6 +246,8 @@ class Launch:
         if self.predecessor is not None:
             await self.predecessor.recovered()
         self._recovery = Recovery(await check_all(config.name, by.preflight, by.prober))
+        if by.preflight:
+            self.diary.note(Checked, checks=len(by.preflight))
         directory = None if self._entry is None else self._entry.registry.log_directory
         output = config.output
         if self._detached:

@@ -31,7 +31,11 @@ TRANSITIONS: Final[dict[State, dict[str, State]]] = {
         "found": State.PREPARING,
         "failed": State.FAILED,
     },
-    State.PREPARING: {"spawned": State.WAITING, "failed": State.FAILED},
+    State.PREPARING: {
+        "checked": State.PREPARING,
+        "spawned": State.WAITING,
+        "failed": State.FAILED,
+    },
     State.WAITING: {
         "ready": State.READY,
         "said": State.WAITING,

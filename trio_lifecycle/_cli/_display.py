@@ -10,6 +10,7 @@ from trio_lifecycle._cli._paint import ERASE_LINE, Paint
 from trio_lifecycle._cli._sentences import in_shell_words, printable
 from trio_lifecycle._events import (
     Adopted,
+    Checked,
     ClaimAwaited,
     ConfigChanged,
     Event,
@@ -152,7 +153,7 @@ class Display:
     def observe(self, event: Event) -> None:
         """Show an event; what comes after the daemon's last output is kept until `conclude`."""
         match event:
-            case Found() | RecordStale():
+            case Found() | Checked() | RecordStale():
                 self._say_last_words()
                 self._say_step(event)
             case Starting() | Spawned():

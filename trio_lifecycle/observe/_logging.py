@@ -4,6 +4,7 @@ import logging
 from typing import Final
 
 from trio_lifecycle._events import (
+    Checked,
     ConfigChanged,
     Died,
     Event,
@@ -19,6 +20,7 @@ _log: Final = logging.getLogger("trio_lifecycle.events")
 _LEVELS: Final[dict[type[Event], int]] = {
     Starting: logging.DEBUG,
     Found: logging.DEBUG,
+    Checked: logging.DEBUG,
     Died: logging.WARNING,
     Unseen: logging.WARNING,
     Failed: logging.WARNING,
