@@ -218,6 +218,7 @@ SECTIONS = {
     "wait": ("Until it has ended", THERE),
     "stop": ("When it is no longer wanted", THERE),
     "reap": ("What was left",),
+    "timeline": ("What it took",),
 }
 
 
@@ -234,7 +235,7 @@ def written_options(command: str) -> set[str]:
 
 def offered_options(help_: str) -> set[str]:
     """The options of a command, as its help has them."""
-    offered = re.findall(r"^│ (.*?)(?:  |$)", help_, re.MULTILINE)
+    offered = re.findall(r"^│ (?:\*  )?(.*?)(?:  |$)", help_, re.MULTILINE)
     return set(OPTIONS.findall(" ".join(offered)))
 
 

@@ -14,6 +14,7 @@ from trio_lifecycle._cli._codes import WRONG_USE
 from trio_lifecycle._cli._plan import ENSURE_USAGE, USAGE
 from trio_lifecycle._cli._speech import STDERR, STDIN, STDOUT, answer, say
 from trio_lifecycle._cli._stop import USAGE as STOP_USAGE
+from trio_lifecycle._cli._timeline import USAGE as TIMELINE_USAGE
 from trio_lifecycle._version import __version__
 
 # How much of two words must be the same for one to be a slip of the other: "heath" and "health"
@@ -38,6 +39,7 @@ app.command(_commands.logs, usage="Usage: trio-lifecycle logs [OPTIONS] NAME")
 app.command(_commands.wait, usage="Usage: trio-lifecycle wait [OPTIONS] NAME")
 app.command(_commands.stop, usage=f"Usage: {STOP_USAGE}")
 app.command(_commands.reap, usage="Usage: trio-lifecycle reap [OPTIONS]")
+app.command(_commands.timeline, usage=f"Usage: {TIMELINE_USAGE}")
 
 
 def run_app(words: Sequence[str]) -> int:
@@ -97,4 +99,4 @@ def open_missing_streams() -> None:
             os.set_inheritable(os.open(os.devnull, mode), True)
 
 
-COMMANDS: Final = ("run", "ensure", "status", "logs", "wait", "stop", "reap")
+COMMANDS: Final = ("run", "ensure", "status", "logs", "wait", "stop", "reap", "timeline")

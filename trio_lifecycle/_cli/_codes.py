@@ -40,6 +40,9 @@ UNANNOUNCED: Final = 1
 # Of ``logs`` alone: as of tail(1) for a file that is not there.
 NO_LOG: Final = 1
 
+# Of ``timeline`` alone.
+NO_EVENTS: Final = 1
+
 # Of ``reap`` alone.
 FOUND: Final = 1
 NOT_GONE: Final = 3
@@ -148,6 +151,15 @@ REAP_EXIT_STATUSES: Final = (
     ExitStatus("1", "something is left, and was not to be killed"),
     ExitStatus("2", "wrong use; nothing was looked for"),
     ExitStatus("3", "something is left after SIGKILL, or it can't be told what is"),
+    ExitStatus("130", "ended by Ctrl-C (SIGINT)"),
+    ExitStatus("141", "ended because nobody read our output any more (SIGPIPE)"),
+)
+
+TIMELINE_EXIT_STATUSES: Final = (
+    ExitStatus("0", "the page was written"),
+    ExitStatus("1", "there are no events, or what should hold them can't be read"),
+    ExitStatus("2", "wrong use; nothing was written"),
+    ExitStatus("125", "the page can't be written"),
     ExitStatus("130", "ended by Ctrl-C (SIGINT)"),
     ExitStatus("141", "ended because nobody read our output any more (SIGPIPE)"),
 )

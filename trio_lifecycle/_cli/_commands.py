@@ -40,6 +40,7 @@ from trio_lifecycle._cli._run import Run
 from trio_lifecycle._cli._status import Status
 from trio_lifecycle._cli._stop import Stop
 from trio_lifecycle._cli._stop import Wanted as WantedStop
+from trio_lifecycle._cli._timeline import Timeline
 from trio_lifecycle._cli._wait import Wait
 
 
@@ -290,3 +291,23 @@ def reap(
     on others a guard ends what has lost its owner.
     """
     return Reap(instances=tuple(instance or ()), yes=yes, grace=grace, json=json)()
+
+
+def timeline(
+    events: Annotated[
+        str | None,
+        Parameter(help="A file with what run or ensure have written with --json."),
+    ] = None,
+    /,
+    *,
+    output: Annotated[
+        str | None,
+        option(SHOWN, "The page: an HTML file; without it, standard output.", "-o", value="PAGE"),
+    ] = None,
+) -> int:
+    """Draw what daemons were about, from when to when: a page for a browser.
+
+    It needs no network and no other file. What --json has written of several
+    runs may stand in one file. Without a file, standard input is read.
+    """
+    return Timeline(source=events, page=output)()
