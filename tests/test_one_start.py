@@ -196,7 +196,8 @@ async def test_one_that_lost_its_port_to_another_is_never_ready(
     with trio.fail_after(PATIENCE_S), pytest.raises(ForeignDaemonError) as caught:
         await have()
     assert f"process {strangers[0]} (" in caught.value.owner
-    assert ["starting", "found", "spawned", "stopping", "stopped", "failed"] == trace.kinds
+    tried = ["starting", "found", "checked", "spawned", "stopping", "stopped", "failed"]
+    assert tried == trace.kinds
     (pid,) = (event.pid for event in trace.events if event.kind == "spawned")
     assert not lives(pid)
     assert [] == await SQLiteRegistry().daemons()
