@@ -182,9 +182,18 @@ async def test_the_last_five_logs_are_kept(
     assert {log.stat().st_mode & 0o777 for log in logs} == {0o600}
 
 
-async def test_a_log_that_is_named_is_appended_to(tmp_path: Path) -> None:
-    (tmp_path / "log").write_text("before\n")
-    assert (await outcome(sh("echo after", log=str(tmp_path / "log"))))[1] == "before\nafter\n"
+@each_shell
+async def test_a_log_that_is_named_is_appended_to_and_its_size_before_is_told(
+    command: tuple[str, ...], tmp_path: Path
+) -> None:
+    order = sh("echo after", log=str(tmp_path / "log"))
+    for size, text in enumerate(["after\n", "after\nafter\n"]):
+        async with session(*command) as there:
+            launched = await launch(there, order)
+            assert 6 * size == launched.log_size
+            await launched.open_gate()
+            await launched.wait_end()
+            assert text == (tmp_path / "log").read_text()
 
 
 async def test_a_machine_without_setsid_is_told_of() -> None:

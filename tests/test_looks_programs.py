@@ -1,6 +1,7 @@
 """Programs of another machine: the same rules and the same reasons as on this one."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from tests import shells
 from tests.shells import OpenLine, each_shell, open_session
 from tests.stepping import only_root
+from tests.support import permitted
 from trio_lifecycle import ConfigError, _binary
 from trio_lifecycle._errors import BinaryNotFoundError
 from trio_lifecycle._ssh._line import Line
@@ -139,6 +141,18 @@ async def test_what_only_path_names_is_used_with_care(
         assert f"{closed}/tool-that-is-not-there" == caught.value.searched[1]
         asked = await find_binary(line, "gpu-2", "tool", [str(open_to_all)])
         assert f"{open_to_all}/tool" == asked.path
+
+
+@pytest.mark.skipif(
+    not permitted("unshare", "--mount", "mount", "--bind", "/dev/null", "/dev/zero"),
+    reason="nothing may be mounted",
+)
+async def test_a_program_is_found_where_nobody_can_read_what_it_is_made_for() -> None:
+    # The usual places are searched whatever the PATH is.
+    cover = f"mount --bind /dev/null {shutil.which('od')} && exec sh -s"
+    async with open_session("unshare", "--mount", "sh", "-c", cover) as session:
+        line = await Line.open(session)
+        assert "/bin/true" == (await find_binary(line, "gpu-2", "/bin/true")).path
 
 
 async def test_an_unsafe_directory_of_path_is_named_with_the_machine(

@@ -21,9 +21,10 @@ _LONGEST_LINE_BYTES: Final = 65_536
 
 _WORDS: Final = frozenset({"pid", "exec", "refused", "exit", "left", "gone"})
 
-# Process, start, boot, pid namespace, log; process 1 is no daemon.
+# Process, start, boot, pid namespace, size of the log, log; process 1 is no daemon.
 _FACTS: Final = re.compile(
-    r"(?!1 )([1-9][0-9]{0,9}) ([0-9]{1,20}) ([^ ]+) ([0-9]{0,20}) (.*)", re.ASCII | re.DOTALL
+    r"(?!1 )([1-9][0-9]{0,9}) ([0-9]{1,20}) ([^ ]+) ([0-9]{0,20}) ([0-9]{1,19}) (.*)",
+    re.ASCII | re.DOTALL,
 )
 _STATUS: Final = re.compile(r"-?[0-9]{1,9}", re.ASCII)
 
@@ -66,6 +67,7 @@ class Launched:
         boot_id: Of that machine's boot.
         pid_namespace: The pid namespace that its number belongs to.
         log_file: The whole path of the file that its output goes to.
+        log_size: How many bytes stood in it before.
     """
 
     def __init__(self, session: Session, order: Order) -> None:
@@ -75,6 +77,7 @@ class Launched:
         self.boot_id = ""
         self.pid_namespace = 0
         self.log_file = ""
+        self.log_size = 0
         self._order = order
         self._token = f"trio-{uuid4().hex}"
         self._heard = b""
@@ -97,9 +100,9 @@ class Launched:
         found = _FACTS.fullmatch(self._said["pid"])
         if found is None:
             raise LostError(f"the launcher talks nonsense: {self._said['pid'][:80]!r}")
-        pid, start, self.boot_id, space, log_file = found.groups()
+        pid, start, self.boot_id, space, size, log_file = found.groups()
         self.pid, self.start_time = int(pid), int(start)
-        self.pid_namespace = int(space or 0)
+        self.pid_namespace, self.log_size = int(space or 0), int(size)
         # Its line ends where the first one of the path does.
         named = self._order.log or ""
         self.log_file = log_file.removesuffix(named.partition("\n")[0]) + named

@@ -4,7 +4,7 @@
 # trio_limits and trio_env, and the call `trio_launch PROGRAM COMMAND...`: the command is the program
 # with its arguments, after env(1) perhaps. Nothing but POSIX sh, /proc and small tools is needed.
 # What it says begins with the token:
-#   pid PID START BOOT NAMESPACE LOG   the process stands at its gate
+#   pid PID START BOOT NAMESPACE SIZE LOG   the process stands at its gate; SIZE is its log's
 #   exec                               it has become the program
 #   refused TEXT                       it will not; nothing of the program has run
 #   exit STATUS                        it has ended, as subprocess counts
@@ -163,13 +163,16 @@ trio_check_private() {
     esac
 }
 
+# Sets trio_size to what stands in the log already.
 trio_check_log() {
+    trio_size=0
     if [ -h "$trio_log" ]; then
         trio_refuse "$trio_log is a symbolic link; it is not followed"
     elif [ -d "$trio_log" ]; then
         trio_refuse "$trio_log is a directory"
     elif [ -f "$trio_log" ]; then
         [ -O "$trio_log" ] || trio_refuse "$trio_log belongs to another user"
+        [ ! -s "$trio_log" ] || trio_take_size $(ls -ldn "$trio_log" 2>/dev/null)
     elif [ -e "$trio_log" ]; then
         [ -c "$trio_log" ] || trio_refuse "$trio_log is neither a file nor a device"
     else
@@ -184,6 +187,11 @@ trio_check_log() {
         fi
         trio_create
     fi
+}
+
+# The words of a line of ls(1), up to the size.
+trio_take_size() {
+    trio_size=${5:-0}
 }
 
 trio_is_log() {
@@ -318,7 +326,7 @@ trio_become() {
     if [ -n "$plain_had_path" ]; then PATH=$plain_path; else unset PATH; fi
     trio_env
     exec "$trio_set" "$trio_sh" -c "$trio_gate" 'trio_lifecycle gate' "$$" \
-        "$trio_token %$trio_boot $trio_space $trio_log" "$trio_pwd" "$trio_given" \
+        "$trio_token %$trio_boot $trio_space $trio_size $trio_log" "$trio_pwd" "$trio_given" \
         "$trio_variable" "$@"
 }
 

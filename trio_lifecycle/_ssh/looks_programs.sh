@@ -77,12 +77,18 @@ tl_has_problem() {
 	[ -n "$tl_problem" ]
 }
 
-# What execve(2) reads of it: 256 bytes, of which the shell loses the NULs.
 tl_look_inside() {
+	tl_kind=$(tl_read_elf "$1")
+	if [ -n "$tl_kind" ]; then
+		tl_look_at_elf
+		return
+	fi
+	# What execve(2) reads of it: 256 bytes, of which the shell loses the NULs.
 	{ tl_head=$(head -c 256 <"$1"); } 2>/dev/null
 	case $tl_head in
 	'#!'*) tl_look_at_script "${tl_head%%"$tl_newline"*}" "$2" ;;
-	"$tl_elf"*) tl_look_at_elf "$1" ;;
+	# Whatever would have read it is not here, or not any more.
+	"$tl_elf"*) ;;
 	*) tl_problem='is neither an ELF program nor a script that begins with #!' ;;
 	esac
 }
@@ -119,13 +125,12 @@ tl_has_problem_there() {
 	tl_problem="can't be used: ${tl_problem:-$(ls -dL -- "$1" 2>&1 | sed 's/.*: //')}"
 }
 
-# Compares what file $1 is made for with what this shell is made for.
+# Compares what a file is made for, tl_kind, with what this shell is made for.
 tl_look_at_elf() {
 	if [ -z "$tl_own_kind" ]; then
 		tl_own_kind=$(tl_read_elf "/proc/$$/exe")
 		tl_own_kind=${tl_own_kind%%"$tl_newline"*}
 	fi
-	tl_kind=$(tl_read_elf "$1")
 	tl_loader=${tl_kind#*"$tl_newline"}
 	tl_kind=${tl_kind%%"$tl_newline"*}
 	if [ "$tl_kind" = damaged ]; then
@@ -162,7 +167,8 @@ tl_runs_on() {
 
 # Says what ELF file $1 is made for, as "order.processor/words", and on the next line the loader
 # that it names (PT_INTERP of elf(5)), "other" for what is no program, or "damaged". Of a file that is
-# damaged at its beginning that is all. What stands behind its first 4096 bytes is believed.
+# damaged at its beginning that is all. What stands behind its first 4096 bytes is believed. Of other
+# files it says nothing.
 tl_read_elf() {
 	od -An -v -tu1 -N 4096 "$1" 2>/dev/null | awk '
 	{ for (i = 1; i <= NF; i++) byte[n++] = $i }
@@ -199,10 +205,11 @@ tl_read_elf() {
 		}
 	}
 	END {
+		if (byte[0] != 127 || byte[1] != 69 || byte[2] != 76 || byte[3] != 70) exit
 		wide = byte[4] == 2
 		order = byte[5]
 		if (n < 20 || (byte[4] != 1 && !wide) || (order != 1 && order != 2)) {
-			if (n) print "damaged"
+			print "damaged"
 			exit
 		}
 		say_kind()

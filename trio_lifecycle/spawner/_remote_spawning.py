@@ -114,9 +114,8 @@ async def _launch(machine: Machine, request: SpawnRequest, nursery: trio.Nursery
 async def _take_over(
     machine: Machine, request: SpawnRequest, nursery: trio.Nursery, launched: Launched
 ) -> Process:
-    log = RemoteLog(machine, launched.log_file)
     # Nothing of it has run, so what is in the file is of an earlier one.
-    await log.skip()
+    log = RemoteLog(machine, launched.log_file, launched.log_size)
     identity = Identity(
         machine.own_name,
         launched.boot_id,
