@@ -1,6 +1,7 @@
 """``trio-lifecycle timeline``: a page from events, and what the shell is told."""
 
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -150,11 +151,20 @@ def test_without_events_there_is_no_page(content: str | None, tmp_path: Path, as
     assert not (tmp_path / "page").exists()
 
 
-def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, ask: Ask) -> None:
+def test_a_page_without_a_folder_is_told(tmp_path: Path, ask: Ask) -> None:
     events = written(tmp_path / "e", LIFE)
     done = ask("timeline", events, "-o", str(tmp_path / "no" / "page"))
     assert (125, "") == (done.status, done.out)
     assert f"{tmp_path}/no/page can't be written: No such file" in done.err
+
+
+def test_a_page_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, ask: Ask) -> None:
+    old = tmp_path / "page"
+    old.write_text("old")
+    # Where the new one would be written before it takes the place of the old one.
+    (tmp_path / f".page.{os.getpid()}").mkdir()
+    done = ask("timeline", written(tmp_path / "e", LIFE), "-o", str(old))
+    assert (125, "old") == (done.status, old.read_text())
 
 
 def test_a_page_may_be_a_device(tmp_path: Path, ask: Ask) -> None:
