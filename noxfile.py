@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -33,8 +34,10 @@ CODE = [
 # is the dependency we chose; in the package only _http.py says its name, so it can be exchanged.
 FLAKE8_ASYNC_OFF = ["ASYNC9", "ASYNC127"]
 
+PROCESSORS = min(8, len(os.sched_getaffinity(0)))
 
-def install(session: nox.Session, *groups: str, extras: str = "cli,ssh") -> None:
+
+def install(session: nox.Session, *groups: str, extras: str = "cli,ssh,demo") -> None:
     """Install groups and the package; editable, so that coverage sees the checkout."""
     session.install(*nox.project.dependency_groups(GROUPS, *groups), "-e", f".[{extras}]")
 
@@ -45,14 +48,18 @@ def python_files(path: Path) -> list[Path]:
 
 
 def flake8_async(session: nox.Session, paths: list[str], *disabled: str) -> None:
-    """Look for slips with Trio; it takes files only."""
+    """Look for slips with Trio; it takes files only, and one processor where there are several."""
     files = [str(file) for path in paths for file in python_files(Path(path))]
-    session.run("flake8-async", f"--disable={','.join((*FLAKE8_ASYNC_OFF, *disabled))}", *files)
+    command = ("flake8-async", f"--disable={','.join((*FLAKE8_ASYNC_OFF, *disabled))}")
+    shares = [files[at::PROCESSORS] for at in range(PROCESSORS)]
+    with ThreadPoolExecutor(PROCESSORS) as pool:
+        for done in [pool.submit(session.run, *command, *share) for share in shares]:
+            done.result()
 
 
 # The whole suite is shared out among as many workers as there are processors, up to where all would
 # wait for the longest file.
-EVERYTHING = ["-n", str(min(8, len(os.sched_getaffinity(0))))]
+EVERYTHING = ["-n", str(PROCESSORS)]
 
 
 @nox.session(python=DEMANDED or SUPPORTED)
