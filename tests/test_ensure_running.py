@@ -10,6 +10,8 @@ from trio_lifecycle import (
     DaemonDiedError,
     DaemonStateUnknownError,
     DiedBeforeReadyError,
+    Failed,
+    open_daemon_nursery,
 )
 from trio_lifecycle.testing import HANGS, SimulatedDaemon
 
@@ -96,6 +98,20 @@ async def test_a_nursery_gets_the_daemon_and_stops_it_when_it_is_cancelled() -> 
         nursery.cancel_scope.cancel()
 
     assert 0 == simulated.alive
+
+
+@in_simulated_time
+async def test_a_start_that_nobody_waits_for_any_more_is_told_as_cancelled() -> None:
+    trace = Trace()
+    lifecycle = SimulatedDaemon(ready_after=5.0).lifecycle(observer=trace.observe)
+    with trio.move_on_after(1.0):
+        async with lifecycle.running():
+            pytest.fail("it was not ready")
+    with trio.move_on_after(1.0):
+        async with open_daemon_nursery() as daemons:
+            await daemons.ensure_running(lifecycle)
+    told = [event for event in trace.events if isinstance(event, Failed)]
+    assert [("Cancelled", "the start was given up")] * 2 == [(e.error, e.reason) for e in told]
 
 
 @in_simulated_time

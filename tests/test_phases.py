@@ -46,6 +46,13 @@ def test_checks_that_failed_are_the_last_phase() -> None:
     assert ("failed", "no memory", False) == (life.outcome, life.reason, life.goes_on)
 
 
+def test_a_start_that_nobody_waited_for_any_more_is_no_failure() -> None:
+    facts = {"error": "Cancelled", "reason": "the start was given up"}
+    begun = told("starting", "found", "spawned", "stopping", "stopped")
+    (life,) = lives([*begun, *told("", "", "", "", "", "failed", **facts)[5:]])
+    assert ("given_up", "", False) == (life.outcome, life.reason, life.goes_on)
+
+
 def test_a_daemon_that_was_found_running_has_the_search_and_its_time() -> None:
     events = (
         told("starting", "claim_awaited") + told("", "", "adopted", "left", instance_id="b2")[2:]

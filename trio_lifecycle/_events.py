@@ -234,7 +234,12 @@ class Stopped(Event):
 
 @_event
 class Failed(Event):
-    """The start came to nothing; no process is left of it."""
+    """The start came to nothing; no process is left of it.
+
+    Attributes:
+        error: The type of what was raised; "Cancelled" where nobody waited for it any more.
+        reason: Why, in a sentence.
+    """
 
     kind: ClassVar[str] = "failed"
     error: str

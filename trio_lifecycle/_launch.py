@@ -22,6 +22,7 @@ from trio_lifecycle._errors import (
 )
 from trio_lifecycle._events import Adopted, Checked, Failed, Found, Ready, Spawned, Starting, Stray
 from trio_lifecycle._following import Following
+from trio_lifecycle._groups import type_of
 from trio_lifecycle._handle import DaemonHandle, Origin
 from trio_lifecycle._known import Known
 from trio_lifecycle._liveness import Asker
@@ -126,9 +127,9 @@ class Launch:
         Secrets(self._secrets).blot_out_error(error)
         # A StopError leaves the state at "stopping": the process is still there.
         if self.diary.state in (State.LOOKING, State.PREPARING, State.STOPPED):
-            expected = isinstance(error, LifecycleError)
-            reason = first_sentence(str(error)) if expected else "the start was given up"
-            self.diary.note(Failed, error=type(error).__name__, reason=reason)
+            ours = isinstance(error, LifecycleError)
+            reason = first_sentence(str(error)) if ours else "the start was given up"
+            self.diary.note(Failed, error=type_of(error), reason=reason)
 
     @property
     def fingerprint(self) -> str:
@@ -152,8 +153,7 @@ class Launch:
         if self.sockets.are_open:
             # The one before has died, and who asks there would wait in our own sockets.
             return None
-        found = await self._search.find_answering()
-        if found is None:
+        if (found := await self._search.find_answering()) is None:
             return None
         if self._entry is not None:
             await self._entry.note_found(self.config, found.process, self.instance_id, found.report)

@@ -68,7 +68,8 @@ class Life:
         url: Where it was reached, if that was known.
         adopted: Whether it ran before.
         phases: What it was about, without gaps.
-        outcome: The kind of its last event that decides: "died" stays when it was stopped later.
+        outcome: The kind of its last event that decides: "died" stays when it was stopped later. A
+            start that nobody waited for any more is "given_up", and no failure.
         reason: What was said of a failure.
         goes_on: Whether its end was not told.
     """
@@ -192,6 +193,9 @@ def _note_facts(life: Life, event: Mapping[str, Any]) -> None:
     life.url = _text(event, "url") or life.url
     life.host = _text(event, "host") or life.host
     life.adopted = life.adopted or kind == "adopted"
+    if (kind, event.get("error")) == ("failed", "Cancelled"):
+        life.outcome = "given_up"
+        return
     life.reason = _text(event, "reason") or life.reason
     if kind in _ENDS | _BEGINS.keys() and (life.outcome, kind) != ("died", "stopped"):
         life.outcome = "died" if (life.outcome, kind) == ("died", "stopping") else kind
