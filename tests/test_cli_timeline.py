@@ -99,7 +99,9 @@ def test_daemons_are_grouped_by_who_started_them() -> None:
 def test_a_bar_that_goes_on_has_an_open_end_and_a_failure_says_why() -> None:
     assert "ready open" == Read(page(lives(LIFE[:4]))).bars[-1][0]
     failed = {"event": "failed", "time": 103.0, "reason": "no memory", "error": "SpawnError", **WHO}
-    assert "did not start: no memory" in Read(page(lives([*LIFE[:2], failed]))).text
+    drawn = page(lives([*LIFE[:2], failed]))
+    assert "did not start: no memory" in Read(drawn).text
+    assert 'left:min(100.0000%, 100% - 1.3rem)" title="did not start: no memory">✕<' in drawn
 
 
 @pytest.mark.parametrize("span", [0.0, 0.001, 0.7, 1, 9.99, 60, 3600, 1e7])

@@ -24,6 +24,7 @@ _OUTCOMES: Final = {
     "died": "died",
     "reaper_lost": "lost its reaper",
     "failed": "did not start",
+    "given_up": "given up",
     "unseen": "out of sight",
 }
 _BAD: Final = frozenset({"died", "reaper_lost", "failed", "unseen"})
@@ -134,8 +135,9 @@ def _chart(lives: Sequence[Life], scale: Scale) -> Iterator[str]:
             yield f'<div class="by">started by {escape(by)}</div>'
         for life in group:
             who = f"{escape(life.name)} <small>{escape(_where(life))}</small>"
-            yield f'<div class="who">{who}</div>'
-            yield f'<div class="lane">{ticks}{"".join(_bars(life, scale))}</div>'
+            yield f'<div class="who" title="{escape(life.name)}">{who}</div>'
+            bars = "".join(_bars(life, scale))
+            yield f'<div class="lane">{ticks}{bars}{_mark(life, scale)}</div>'
 
 
 def _axis(scale: Scale) -> Iterator[str]:
@@ -161,6 +163,17 @@ def _bars(life: Life, scale: Scale) -> Iterator[str]:
         place = f"left:{scale.left(phase.begin)};width:{scale.percent(phase.seconds)}"
         kind = f"bar {phase.name}{' open' if goes_on else ''}"
         yield f'<div class="{kind}" style="{place}" title="{escape(_words(life, phase))}"></div>'
+
+
+def _mark(life: Life, scale: Scale) -> str:
+    """Mark where it went wrong: a bar that ends says nothing of why."""
+    if life.outcome not in _BAD:
+        return ""
+    # What has died is cleaned up after: the mark stands where that begins.
+    at = life.phases[-1].begin if life.phases[-1].name == "stop" else life.end
+    # Within the lane, also at its end.
+    place = f"left:min({scale.left(at)}, 100% - 1.3rem)"
+    return f'<div class="mark" style="{place}" title="{escape(_outcome(life))}">✕</div>'
 
 
 def _words(life: Life, phase: Phase) -> str:
