@@ -16,7 +16,7 @@ from tests.sshd import Server, running_sshd
 _CONFIG = """\
 Host gpu-2 gpu-3 bastion
     HostName 127.0.0.1
-    Port {server.port}
+    Port {port}
     User {server.user}
     IdentityFile {server.key}
     UserKnownHostsFile {home}/.ssh/known_hosts
@@ -29,9 +29,9 @@ def gpu_box() -> Iterator[None]:
     found = all(find_program(name) for name in ("sshd", "ssh-keygen"))
     with running_sshd(None, **_states()) if found else running_server() as server:
         home = server.directory / "home"
-        _write_home(home, server)
+        write_home(home, server, server.port)
         try:
-            with _environment(home):
+            with environment_of(home):
                 yield
         finally:
             shutil.rmtree(home)
@@ -42,18 +42,26 @@ def _states() -> dict[str, str]:
     return {"SetEnv": f"XDG_STATE_HOME={os.environ['XDG_STATE_HOME']}/gpu-2"}
 
 
-def _write_home(home: Path, server: Server) -> None:
+def write_home(home: Path, server: Server, port: int) -> None:
+    """Write what a user has in his home to reach a machine by its name.
+
+    Args:
+        home: His home.
+        server: The machine's.
+        port: Where that is reached from here.
+    """
     directory = home / ".ssh"
     directory.mkdir(parents=True, mode=0o700)
     key = " ".join(server.host_key.split()[:2])
-    (directory / "known_hosts").write_text(f"[127.0.0.1]:{server.port} {key}\n")
-    (directory / "config").write_text(_CONFIG.format(server=server, home=home))
+    (directory / "known_hosts").write_text(f"[127.0.0.1]:{port} {key}\n")
+    (directory / "config").write_text(_CONFIG.format(server=server, port=port, home=home))
     (directory / "gpu-2.pub").write_text(f"{key}\n")
     shutil.copy(server.key, directory / "id_ed25519")
 
 
 @contextmanager
-def _environment(home: Path) -> Iterator[None]:
+def environment_of(home: Path) -> Iterator[None]:
+    """Have this home for the length of a block, and no agent."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(home))
         patch.delenv("SSH_AUTH_SOCK", raising=False)

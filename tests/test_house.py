@@ -102,7 +102,9 @@ FLOORS: dict[str, tuple[str, ...]] = {
     "keeper": ("_keeper", "_attempt"),
     "heart": ("_lifecycle", "_attach"),
     "household": ("_nursery",),
-    "roof": ("__init__", "_cli", "demo", "testing"),
+    "roof": ("__init__", "testing"),
+    "show": ("demo",),
+    "counter": ("_cli",),
     "doorstep": ("__main__",),
 }
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS.values()) for room in rooms}
@@ -116,12 +118,15 @@ IMPURE = {
 # What of os only looks at its arguments.
 PURE_OS = {"PathLike", "fsdecode", "fsencode", "fspath", "path", "pathsep", "sep", "strerror"}
 
-# The only file that may say the name of a library, so that it can be exchanged in one place.
-ONLY_IN = {
-    "httpx": ("_http",),
-    "asyncssh": ("_ssh", "_login"),
-    "trio_asyncio": ("_ssh", "_bridge"),
-    "pynvml": ("preflight", "_gpus"),
+# The only files that may say the name of a library, so that it can be exchanged in one place. The
+# demo has its own, for it is a user of the package.
+ONLY_IN: dict[str, set[tuple[str, ...]]] = {
+    "httpx": {("_http",), ("demo", "_asking")},
+    "asyncssh": {("_ssh", "_login")},
+    "trio_asyncio": {("_ssh", "_bridge")},
+    "pynvml": {("preflight", "_gpus")},
+    "starlette": {("demo", "_serving")},
+    "hypercorn": {("demo", "_serving")},
 }
 # The reaper, and the guard on other machines, run by themselves, with nothing of the package but
 # what is handed to them, so they do what others leave to _proc.
@@ -146,7 +151,12 @@ LOOKS = {
     *("resolve", "stat", "unlink"),
 }
 # Costly to import, so imported where they are used.
-LATE = ("httpx", "asyncssh", "trio_asyncio", "h11", "h2", "httpcore", "hypothesis", "pynvml")
+LATE = (
+    *("httpx", "asyncssh", "trio_asyncio", "h11", "h2", "httpcore", "hypothesis", "pynvml"),
+    *("starlette", "hypercorn", "cyclopts", "rich", f"{NAME}.demo", f"{NAME}._cli"),
+)
+# What the demo may know of the package: what its users know.
+FOR_USERS = {("__init__",), ("abc",)}
 
 Module = tuple[str, ...]
 
@@ -279,9 +289,19 @@ def test_a_file_says_in_its_first_line_what_it_is(module: Module) -> None:
 @each_module
 def test_a_library_is_named_in_its_own_file_only(module: Module) -> None:
     offences = [
-        f"line {line} imports {package}, which only {show(ONLY_IN[package])} may"
+        f"line {line} imports {package}, which only {' and '.join(map(show, allowed))} may"
         for package, line in foreign_imports(parse(module))
-        if package in ONLY_IN and module != ONLY_IN[package]
+        if module not in (allowed := sorted(ONLY_IN.get(package, {module})))
+    ]
+    assert [] == offences
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m[0] == "demo"], ids=show)
+def test_the_demo_knows_of_the_package_what_its_users_know(module: Module) -> None:
+    offences = [
+        f"line {line} imports {show(target)}"
+        for target, line in imports(module)
+        if target[0] != "demo" and target not in FOR_USERS
     ]
     assert [] == offences
 

@@ -1,0 +1,152 @@
+"""Several hives of one queen, and what a hive starts that is none of the demo's own programs."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.cli import is_alive
+from tests.demo import await_death, client, events, hive, post, service
+
+TEXT = "the cat sat on the mat " * 50
+
+# All her hives are here, whatever machine they are on; while the file "silent" is there, that
+# machine is out of reach.
+QUEEN = """
+import sys
+from pathlib import Path
+from trio_lifecycle import SpawnError
+from trio_lifecycle.demo import queen, queen_lifecycle
+def spawner(host):
+    if Path("silent").exists():
+        raise SpawnError("rbee-hive", f"{host} does not answer")
+queen_lifecycle.spawner = spawner
+sys.exit(queen.main())
+"""
+
+
+@contextmanager
+def queen(folder: Path) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run a queen by herself; give her and her URL."""
+    words = ["--database", str(folder / "queen.sqlite"), "--models", str(folder)]
+    with service("env", "-C", str(folder), sys.executable, "-c", QUEEN, *words) as alone:
+        yield alone
+
+
+def hives_of(url: str) -> dict[str, tuple[str, int | None]]:
+    """Say how each hive is, and which process it is."""
+    with client(url) as asker:
+        hives = asker.get("/health").json()["hives"]
+    return {each["host"]: (each["state"], each["pid"]) for each in hives}
+
+
+def ask(url: str, model: str) -> set[str]:
+    """Have the model of a name continue a text; give the machines whose hives have it up."""
+    body = {"model": model, "prompt": "the cat", "max_tokens": 1}
+    assert {"choices": [{"text": " sat"}]} == post(url, "/v1/completions", **body).json()
+    with client(url) as asker:
+        hives = [each for each in asker.get("/health").json()["hives"] if each["url"]]
+        workers = {each["host"]: asker.get(each["url"]).json()["workers"] for each in hives}
+    return {host for host, found in workers.items() for each in found if each["model"] == model}
+
+
+@pytest.mark.slow
+def test_a_model_stays_on_its_machine_and_a_new_one_goes_where_there_are_fewest(
+    tmp_path: Path,
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.txt").write_text(TEXT)
+    with queen(tmp_path) as (process, url):
+        for host in ("here", "there"):
+            assert post(url, "/hives", host=host).is_success
+        (first,), (second,) = ask(url, "one"), ask(url, "two")
+        assert {"here", "there"} == {first, second}
+        assert {first} == ask(url, "one")
+        pid = hives_of(url)[first][1]
+        assert pid is not None
+        with events(url) as told:
+            os.kill(pid, signal.SIGKILL)
+            assert any(event.get("state") == "offline" for event in told)
+        assert ("offline", None) == hives_of(url)[first]
+        assert {second} == ask(url, "one")
+        expect_found_late(process, url, tmp_path, second)
+
+
+def expect_found_late(process: "subprocess.Popen[str]", url: str, folder: Path, host: str) -> None:
+    """A queen that comes back finds a hive also when its machine was out of reach for a while."""
+    pid = hives_of(url)[host][1]
+    assert pid is not None
+    process.kill()
+    await_death(process.pid)
+    (folder / "silent").touch()
+    with queen(folder) as (_, url):
+        assert ("unknown", None) == hives_of(url)[host]
+        with events(url) as told:
+            (folder / "silent").unlink()
+            assert any(event.get("state") == "online" for event in told)
+        assert ("online", pid) == hives_of(url)[host]
+        assert post(url, "/stop").is_success
+        assert not is_alive(pid)
+
+
+# --- llama.cpp ---
+
+# What its server is, as far as a hive knows: started as this module, it answers when it is up.
+STAND_IN = """
+import argparse, http.server, json
+parser = argparse.ArgumentParser()
+parser.add_argument("--model")
+parser.add_argument("--port", type=int)
+options = parser.parse_args()
+class Answer(http.server.BaseHTTPRequestHandler):
+    def answer(self, kind, text):
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        self.end_headers()
+        self.wfile.write(text.encode())
+    def do_GET(self):
+        self.answer("application/json", json.dumps({"data": [{"id": options.model}]}))
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        event = {"choices": [{"text": f" {asked['model']}"}]}
+        self.answer("text/event-stream", f"data: {json.dumps(event)}\\n\\ndata: [DONE]\\n\\n")
+http.server.ThreadingHTTPServer(("127.0.0.1", options.port), Answer).serve_forever()
+"""
+
+
+def answer_of(folder: Path, environment: Mapping[str, str]) -> str:
+    """Have a hive ask the model "weights", and give its answer."""
+    body = {"model": "weights", "prompt": "The cat", "max_tokens": 4, "stream": True}
+    with hive(folder, environment=environment) as (_, url):
+        answer = post(url, "/v1/completions", **body)
+        assert answer.is_success, answer.text
+        with events(url) as told:
+            ready = next(event for event in told if event["event"] == "ready")
+        assert "llama_cpp@weights" == ready["name"]
+    return answer.text
+
+
+def test_weights_are_served_by_another_program_with_nothing_else_changed(tmp_path: Path) -> None:
+    package = tmp_path / "llama_cpp/server"
+    package.mkdir(parents=True)
+    (package / "__main__.py").write_text(STAND_IN)
+    (tmp_path / "weights.gguf").write_bytes(b"GGUF")
+    text = answer_of(tmp_path, {**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert 'data: {"choices": [{"text": " weights"}]}\n\ndata: [DONE]\n\n' == text
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llama_cpp") is None or "TRIO_LIFECYCLE_GGUF" not in os.environ,
+    reason="needs llama_cpp with its server, and TRIO_LIFECYCLE_GGUF, the path of a model for it",
+)
+def test_weights_are_served_by_llama_cpp(tmp_path: Path) -> None:
+    (tmp_path / "weights.gguf").symlink_to(os.environ["TRIO_LIFECYCLE_GGUF"])
+    text = answer_of(tmp_path, os.environ)
+    assert '"text"' in text
+    assert text.endswith("data: [DONE]\n\n")

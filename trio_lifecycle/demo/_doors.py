@@ -1,0 +1,57 @@
+"""The ways in from a shell: each program by its name, and what is said where it can't run."""
+
+import importlib
+import importlib.util
+import sys
+from typing import Final
+
+# What the extra `demo` brings.
+_NEEDED: Final = ("starlette", "hypercorn")
+_WRONG_USE: Final = 2
+
+
+def lacks_extra() -> bool:
+    """Whether what the programs need is not installed."""
+    return any(importlib.util.find_spec(name) is None for name in _NEEDED)
+
+
+def advice(extras: str) -> str:
+    """Say how to get it."""
+    return (
+        "the programs of the demo need an extra that is not installed here; "
+        f"get it with: pip install 'trio-lifecycle[{extras}]'"
+    )
+
+
+def _enter(name: str, program: str) -> int:
+    if lacks_extra():
+        print(f"{name}: {advice('demo')}", file=sys.stderr)
+        return _WRONG_USE
+    # Here, for without the extra it can't be imported.
+    status: int = importlib.import_module(f"trio_lifecycle.demo.{program}").main()
+    return status
+
+
+def keeper() -> int:
+    """Be rbee-keeper."""
+    return _enter("rbee-keeper", "keeper")
+
+
+def queen() -> int:
+    """Be queen-rbee."""
+    return _enter("queen-rbee", "queen")
+
+
+def hive() -> int:
+    """Be rbee-hive."""
+    return _enter("rbee-hive", "hive")
+
+
+def worker() -> int:
+    """Be llm-worker-rbee."""
+    return _enter("llm-worker-rbee", "worker")
+
+
+def embedding_worker() -> int:
+    """Be embedding-worker-rbee."""
+    return _enter("embedding-worker-rbee", "embedding_worker")

@@ -1,0 +1,105 @@
+"""Models that a hive can have loaded: what they are made from, and what loading them takes."""
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+
+# The text of Python's own help is on every machine that has Python.
+PYDOC: Final = "pydoc"
+HASHING: Final = "hashing"
+
+# What a word model takes in memory: measured with texts of 0.5 and 5 MB, some 60 bytes a byte.
+_BYTES_PER_BYTE: Final = 60
+_MIB: Final = 2**20
+_LEAST_MIB: Final = 64
+
+
+class ModelError(Exception):
+    """There is no such model, or what describes it can't be used; the text says what to do."""
+
+
+@frozen
+class Model:
+    """A model, by its name.
+
+    Attributes:
+        name: What it is called in requests.
+        path: The text or the weights; None for what is built in.
+        memory_gib: How much memory must be free before it is loaded.
+        vram_gib: How much memory of a GPU must be free; 0 if it uses none.
+    """
+
+    name: str
+    path: Path | None = None
+    memory_gib: float = _LEAST_MIB / 1024
+    vram_gib: float = 0.0
+
+    @property
+    def source(self) -> str:
+        """What its worker is told: a path, or the name of what is built in."""
+        return self.name if self.path is None else str(self.path)
+
+    @property
+    def is_gguf(self) -> bool:
+        """Whether it is for llama.cpp."""
+        return self.path is not None and self.path.suffix == ".gguf"
+
+
+def find_model(name: str, folder: Path | None) -> Model:
+    """Find a model by its name: in a folder, or built in.
+
+    A folder has ``NAME.txt``, ``NAME.gguf``, or ``NAME.toml``: a card with ``file``, and if need be
+    ``memory_mib`` and ``vram_gib``.
+
+    Raises:
+        ModelError: There is none.
+    """
+    if folder is not None and name == Path(name).name:
+        card = folder / f"{name}.toml"
+        if card.is_file():
+            return _read_card(name, card)
+        for suffix in (".txt", ".gguf"):
+            if (path := folder / f"{name}{suffix}").is_file():
+                return Model(name, path, _memory_gib(path))
+    if name in (PYDOC, HASHING):
+        return Model(name)
+    raise ModelError(f"there is no model {name!r}; there are {', '.join(model_names(folder))}")
+
+
+def model_names(folder: Path | None) -> list[str]:
+    """List the models that there are."""
+    found = [] if folder is None else [*folder.glob("*.txt"), *folder.glob("*.gguf")]
+    cards = [] if folder is None else [*folder.glob("*.toml")]
+    return sorted({PYDOC, HASHING, *(path.stem for path in [*found, *cards])})
+
+
+def _memory_gib(path: Path) -> float:
+    size = path.stat().st_size
+    needed = size if path.suffix == ".gguf" else size * _BYTES_PER_BYTE
+    return max(needed, _LEAST_MIB * _MIB) / 2**30
+
+
+def _read_card(name: str, card: Path) -> Model:
+    try:
+        facts = tomllib.loads(card.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"the model {name!r} can't be used: {card}: {error}") from error
+    if unknown := sorted(facts.keys() - {"file", "memory_mib", "vram_gib"}):
+        raise ModelError(f"{card}: {unknown[0]} is no field; there are file, memory_mib, vram_gib")
+    path = None if "file" not in facts else card.parent / str(facts["file"])
+    least = _memory_gib(path) if path is not None and path.is_file() else _LEAST_MIB / 1024
+    memory_mib = _number(card, facts, "memory_mib", least * 1024)
+    vram_gib = _number(card, facts, "vram_gib", 0.0)
+    if path is None and name not in (PYDOC, HASHING):
+        raise ModelError(f"{card}: file must say where the model is")
+    return Model(name, path, memory_mib / 1024, vram_gib)
+
+
+def _number(card: Path, facts: dict[str, Any], key: str, default: float) -> float:
+    value = facts.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ModelError(f"{card}: {key} must be a number of 0 or more, not {value!r}")
+    return float(value)
