@@ -219,6 +219,7 @@ SECTIONS = {
     "stop": ("When it is no longer wanted", THERE),
     "reap": ("What was left",),
     "timeline": ("What it took",),
+    "demo": ("Four programs at work",),
 }
 
 

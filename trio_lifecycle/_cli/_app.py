@@ -40,6 +40,7 @@ app.command(_commands.wait, usage="Usage: trio-lifecycle wait [OPTIONS] NAME")
 app.command(_commands.stop, usage=f"Usage: {STOP_USAGE}")
 app.command(_commands.reap, usage="Usage: trio-lifecycle reap [OPTIONS]")
 app.command(_commands.timeline, usage=f"Usage: {TIMELINE_USAGE}")
+app.command(_commands.demo, usage="Usage: trio-lifecycle demo [OPTIONS]")
 
 
 def run_app(words: Sequence[str]) -> int:
@@ -99,4 +100,4 @@ def open_missing_streams() -> None:
             os.set_inheritable(os.open(os.devnull, mode), True)
 
 
-COMMANDS: Final = ("run", "ensure", "status", "logs", "wait", "stop", "reap", "timeline")
+COMMANDS: Final = ("run", "ensure", "status", "logs", "wait", "stop", "reap", "timeline", "demo")

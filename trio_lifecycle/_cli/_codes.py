@@ -164,6 +164,17 @@ TIMELINE_EXIT_STATUSES: Final = (
     ExitStatus("141", "ended because nobody read our output any more (SIGPIPE)"),
 )
 
+DEMO_EXIT_STATUSES: Final = (
+    ExitStatus("0", "all went well, and nothing is left of what was started; or it was to be kept"),
+    ExitStatus("2", "wrong use, or an extra is missing; nothing was started"),
+    ExitStatus(
+        "125",
+        "a program could not be had, or could not be stopped in order, as standard error says; or "
+        "what was to be written could not be",
+    ),
+    *_BY_SIGNAL,
+)
+
 
 def status_of_error(error: LifecycleError) -> int:
     """Say which status an error ends us with."""

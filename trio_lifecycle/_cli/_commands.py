@@ -5,6 +5,8 @@ from typing import Annotated
 import trio
 from cyclopts import Parameter
 
+from trio_lifecycle._cli._demo import Wanted as WantedDemo
+from trio_lifecycle._cli._demo import run_demo
 from trio_lifecycle._cli._ensure import Ensure
 from trio_lifecycle._cli._forget import Forget
 from trio_lifecycle._cli._logs import Logs
@@ -311,3 +313,31 @@ def timeline(
     runs may stand in one file. Without a file, standard input is read.
     """
     return Timeline(source=events, page=output)()
+
+
+def demo(
+    *,
+    hosts: Annotated[
+        list[str] | None,
+        option(
+            USE,
+            "Machines that get a hive, too, over SSH: one or several. May be repeated.",
+            value="HOST",
+            several=True,
+        ),
+    ] = None,
+    keep: Annotated[bool, option(USE, "Leave all of it running.")] = False,
+    json: EventLines = False,
+    timeline: Annotated[
+        str | None,
+        option(SHOWN, "Draw a page of what happened, as timeline does.", value="PAGE"),
+    ] = None,
+) -> int:
+    """Have four programs start each other, continue a text, and stop all.
+
+    rbee-keeper starts queen-rbee, that rbee-hive, and that a worker for each
+    model. A queen that runs already is used, and left running with all that
+    it has. Needs the extra demo.
+    """
+    wanted = WantedDemo(hosts=tuple(hosts or ()), keep=keep, json=json, timeline=timeline)
+    return run_demo(wanted)

@@ -100,7 +100,7 @@ class Display:
     """
 
     def __init__(self, outlet: Outlet, paint: Paint, verbosity: int) -> None:
-        self._outlet = outlet
+        self._put: Callable[[str], object] = outlet.write
         self._paint = paint
         self._verbosity = verbosity
         self._status = ""
@@ -121,6 +121,10 @@ class Display:
         """Say what the daemon is called, and what stands before its output; that is its name."""
         self._name = name
         self._prefix = self._paint.prefix(f"{name} | " if prefix is None else prefix)
+
+    def draw_by(self, put: Callable[[str], object]) -> None:
+        """Hand what is to be written to somebody else, who draws on the same terminal."""
+        self._put = put
 
     # --- lines ---
 
@@ -146,7 +150,7 @@ class Display:
 
     def _write(self, line: str, fresh: str = "") -> None:
         erase = ERASE_LINE if self._status else fresh
-        self._outlet.write(f"{erase}{self.blot_out(line)}\n{self._status}")
+        self._put(f"{erase}{self.blot_out(line)}\n{self._status}")
 
     # --- events ---
 
@@ -250,7 +254,7 @@ class Display:
     def _show(self, status: str) -> None:
         status = self.blot_out(status)
         if status or self._status:
-            self._outlet.write(ERASE_LINE + status)
+            self._put(ERASE_LINE + status)
         self._status = status
 
     async def run(self) -> None:

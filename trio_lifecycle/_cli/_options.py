@@ -16,7 +16,12 @@ PLACE: Final = Group.create_ordered("Where daemons are remembered")
 
 
 def option(
-    group: Group, text: str, *short: str, value: str | None = None, name: str | None = None
+    group: Group,
+    text: str,
+    *short: str,
+    value: str | None = None,
+    name: str | None = None,
+    several: bool = False,
 ) -> Parameter:
     """Describe an option.
 
@@ -26,6 +31,7 @@ def option(
         *short: Other names for it.
         value: What it takes, in a word.
         name: What it is called, if not like its parameter.
+        several: Whether it takes all words up to the next option.
     """
     return Parameter(
         name=name,
@@ -33,7 +39,7 @@ def option(
         help=text,
         alias=short or None,
         metavar=value,
-        consume_multiple=False,
+        consume_multiple=several,
     )
 
 

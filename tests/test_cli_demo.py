@@ -1,0 +1,400 @@
+"""``trio-lifecycle demo``: four programs that start each other, stopped at any moment."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests import cli
+from tests.cli import Run, on_terminal
+from trio_lifecycle._cli import _demo_end, _demo_stage
+from trio_lifecycle._cli._codes import DEMO_EXIT_STATUSES, table
+from trio_lifecycle._cli._demo_rows import Row, rows
+from trio_lifecycle._cli._demo_table import table as demo_table
+from trio_lifecycle._cli._outlet import Outlet
+from trio_lifecycle.demo import _doors
+from trio_lifecycle.demo._programs import PROGRAMS
+
+ask, handlers = cli.ask, cli.handlers
+
+DAEMONS = [
+    "queen-rbee",
+    "rbee-hive@localhost",
+    "llm-worker-rbee@pydoc",
+    "embedding-worker-rbee@hashing",
+]
+FAREWELL = "4 daemons were started, and nothing is left of them"
+KEEPER = (sys.executable, "-m", "trio_lifecycle.demo.keeper")
+
+# A queen that finds another hive, as after an installation that broke.
+OTHER_QUEEN = f"""#!{sys.executable}
+import sys
+from pathlib import Path
+from trio_lifecycle.demo import queen, queen_lifecycle
+queen_lifecycle.PROGRAMS = Path(__file__).parent
+sys.exit(queen.main())
+"""
+DEMO_WITH = """
+import sys
+from pathlib import Path
+from trio_lifecycle.demo import keeper_lifecycle
+keeper_lifecycle.PROGRAMS = Path(sys.argv.pop(1))
+from trio_lifecycle.__main__ import main
+sys.exit(main())
+"""
+
+
+def demo(*words: str, **options: Any) -> Run:
+    """Run ``trio-lifecycle demo`` with these words."""
+    return Run("demo", *words, **options)
+
+
+def queen_with(folder: Path, text: str) -> tuple[str, ...]:
+    """Give a command line whose queen is another program."""
+    program = folder / "queen-rbee"
+    program.write_text(text)
+    program.chmod(0o755)
+    return (sys.executable, "-c", DEMO_WITH, str(folder))
+
+
+@pytest.fixture
+def all_stopped() -> Iterator[None]:
+    """Stop what was to be kept, also where the test has failed."""
+    yield
+    subprocess.run([*KEEPER, "stop"], check=True, capture_output=True)
+
+
+def test_four_programs_start_each_other_and_nothing_is_left() -> None:
+    with demo() as run:
+        assert (0, "") == (run.end(), run.err)
+    lines = run.out.splitlines()
+    assert FAREWELL == lines[-1]
+    found = [re.split(r"\s{2,}", line.strip()) for line in lines[-5:-1]]
+    assert [[name, "gone"] for name in DAEMONS] == [row[:2] for row in found]
+    for row in found:
+        assert re.fullmatch(r"\d+ \d+\.\d\d s \d+ MiB", " ".join(row[2:]))
+    assert "A context manager is" in run.out
+    assert all(f"  {name}: ready, process" in run.out for name in DAEMONS)
+
+
+def test_events_of_all_programs_make_a_page(tmp_path: Path) -> None:
+    with demo("--json", "--timeline", str(tmp_path / "page")) as run:
+        assert (0, "") == (run.end(), run.err)
+    ready = [(each["by"], each["name"]) for each in run.events() if each["event"] == "ready"]
+    starters = ["rbee-keeper", "queen-rbee", "rbee-hive@localhost", "rbee-hive@localhost"]
+    assert [*zip(starters, DAEMONS, strict=True)] == ready
+    (tmp_path / "events").write_text(run.out)
+    drawn = cli.call("timeline", str(tmp_path / "events"))
+    assert (0, "") == (drawn.process.returncode, drawn.err)
+    assert drawn.out == (tmp_path / "page").read_text()
+    assert "started by rbee-hive@localhost" in drawn.out
+
+
+# What is going on when the signal comes: the event, of whom.
+MOMENTS = {
+    "the queen is looked for": ("starting", "queen-rbee", signal.SIGINT),
+    "the queen starts": ("spawned", "queen-rbee", signal.SIGTERM),
+    "a hive starts": ("spawned", "rbee-hive@localhost", signal.SIGTERM),
+    "a worker loads": ("spawned", "llm-worker-rbee@pydoc", signal.SIGINT),
+    "words come": ("ready", "llm-worker-rbee@pydoc", signal.SIGHUP),
+    "all is stopping": ("stopping", "rbee-hive@localhost", signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_signal_at_any_moment_leaves_nothing(moment: str) -> None:
+    kind, name, signum = MOMENTS[moment]
+    with demo("--json") as run:
+        wait_for(run, kind, name)
+        run.signal(signum)
+        assert 128 + signum == run.end()
+    assert "demo: " in run.err
+    assert "stopping everything" in run.err
+    wait_until_free()
+
+
+@pytest.mark.parametrize("moment", ["a worker loads", "all is stopping"])
+def test_ctrl_c_once_more_kills_at_once(moment: str) -> None:
+    kind, name, _ = MOMENTS[moment]
+    with demo() as run:
+        run.line(f"{name}: {'loading' if kind == 'spawned' else kind}", "stdout")
+        run.signal(signal.SIGINT)
+        run.line("stopping everything")
+        run.signal(signal.SIGINT)
+        assert 130 == run.end()
+    assert "demo: Ctrl-C once more: killing at once" in run.err
+    said = re.search("(all that was left has been killed|nothing is left of them)\n$", run.out)
+    assert said is not None, run.out
+
+
+def wait_for(run: Run, kind: str, name: str) -> None:
+    """Wait for an event of a daemon."""
+
+    def found() -> bool | None:
+        told = [(each["event"], each["name"]) for each in run.events()]
+        return (kind, name) in told or None
+
+    run.wait_for(found, f"{kind} of {name}")
+
+
+def wait_until_free() -> None:
+    """See that no record was left."""
+    done = cli.call("status")
+    assert "no daemon is recorded" in done.err
+
+
+def test_what_is_kept_is_used_by_the_next_and_stopped_by_the_keeper(all_stopped: None) -> None:
+    with demo("--keep") as first:
+        assert (0, "") == (first.end(), first.err)
+    assert first.out.endswith("stop it with: rbee-keeper stop\n")
+    with demo() as second:
+        assert (0, "") == (second.end(), second.err)
+    assert "queen-rbee ran already: it is used, and left running" in second.out
+    pid = re.search(r"^queen-rbee +ready +(\d+)", first.out, re.MULTILINE)
+    assert pid is not None
+    assert pid[0].split()[:3] == next(
+        line.split()[:3] for line in second.out.splitlines() if line.startswith("queen-rbee  ")
+    )
+    with demo() as third:
+        third.line("ran already", "stdout")
+        assert 130 == third.interrupt()
+    assert "demo: Ctrl-C: leaving all of it" in third.err
+    assert cli.is_alive(int(pid[1]))
+
+
+def test_a_queen_that_dies_meanwhile_is_told_of_and_its_hive_is_stopped() -> None:
+    with demo("--json") as run:
+        wait_for(run, "ready", "llm-worker-rbee@pydoc")
+        pids = {each["name"]: each["pid"] for each in run.events() if each["event"] == "ready"}
+        os.kill(pids["queen-rbee"], signal.SIGKILL)
+        assert 125 == run.end()
+    assert run.err.startswith("trio-lifecycle: ")
+    assert not any(map(cli.is_alive, pids.values()))
+    wait_until_free()
+
+
+def test_a_hive_that_does_not_start_is_one_sentence_and_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "rbee-hive").write_text("#!/bin/sh\necho out of honey >&2\nexit 1\n")
+    (tmp_path / "rbee-hive").chmod(0o755)
+    with demo(command=queen_with(tmp_path, OTHER_QUEEN)) as run:
+        assert 125 == run.end()
+    assert "trio-lifecycle: there is no hive on localhost: out of honey\n" == run.err
+    assert ["gone", "failed"] == [line.split()[1] for line in run.out.splitlines()[-3:-1]]
+    wait_until_free()
+
+
+# What a queen does instead of stopping its hives.
+REFUSES = "    raise ValueError"
+TELLS_OF_ANOTHER = """    await stop_all(self, request)
+    return queen.JSONResponse({"hives": [{"host": "gpu-2", "error": "gpu-2 is out of reach"}]})"""
+
+
+def stopping_so(body: str) -> str:
+    """Give a queen that stops its hives in another way."""
+    change = "stop_all, queen.Queen.stop = queen.Queen.stop, stop"
+    text = f"async def stop(self, request):\n{body}\n{change}\nsys.exit"
+    return OTHER_QUEEN.replace("sys.exit", text).replace(
+        "Path(__file__).parent", f"Path({str(PROGRAMS)!r})"
+    )
+
+
+def test_a_queen_that_does_not_stop_its_hives_is_killed_with_them(tmp_path: Path) -> None:
+    with demo(command=queen_with(tmp_path, stopping_so(REFUSES))) as run:
+        assert 125 == run.end()
+    assert "/stop answered with status 500" in run.err
+    assert run.out.endswith("all that was left has been killed\n")
+    ends = [line.split()[1] for line in run.out.splitlines()[-5:-1]]
+    assert ["gone", "killed", "killed", "killed"] == ends
+    wait_until_free()
+
+
+def test_a_hive_that_can_neither_be_stopped_nor_killed_is_told_of(tmp_path: Path) -> None:
+    cli.record_elsewhere("rbee-hive@nowhere.invalid")
+    command = queen_with(tmp_path, stopping_so(REFUSES))
+    with demo("--hosts", "nowhere.invalid", command=command) as run:
+        assert 125 == run.end()
+    assert "trio-lifecycle: the hive on nowhere.invalid can't be killed: " in run.err
+    assert "killed\n" not in run.out
+    cli.forget("rbee-hive@nowhere.invalid")
+    wait_until_free()
+
+
+def test_what_the_queen_could_not_stop_is_told(tmp_path: Path) -> None:
+    with demo(command=queen_with(tmp_path, stopping_so(TELLS_OF_ANOTHER))) as run:
+        assert 125 == run.end()
+    assert "trio-lifecycle: gpu-2 is out of reach\n" == run.err
+    assert run.out.endswith(f"{FAREWELL}\n")
+
+
+def test_hives_of_a_queen_that_cannot_come_back_are_killed(tmp_path: Path) -> None:
+    with demo(command=queen_with(tmp_path, stopping_so(REFUSES))) as run:
+        run.line("llm-worker-rbee@pydoc: loading", "stdout")
+        found = run.line(r"queen-rbee: ready, process (\d+)", "stdout")
+        queen_with(tmp_path, "#!/bin/sh\necho no crown >&2; exit 1\n")
+        os.kill(int(re.findall(r"\d+", found[0])[0]), signal.SIGKILL)
+        assert 125 == run.end()
+    assert run.out.endswith("all that was left has been killed\n")
+    assert "trio-lifecycle: queen-rbee can't be stopped: no crown\n" in run.err
+    wait_until_free()
+
+
+def test_a_database_that_is_none_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "rbee").mkdir()
+    (tmp_path / "rbee/queen.sqlite").write_text("This is no database, but a text of some length.")
+    with demo() as run:
+        assert 125 == run.end()
+    assert re.fullmatch("trio-lifecycle: queen-rbee can't be had: .*not a database\n", run.err)
+    assert run.out.endswith("nothing is left: queen-rbee was not up yet\n")
+
+
+def test_a_machine_that_is_not_there_is_one_sentence_and_so_is_a_full_disk() -> None:
+    words = ("--hosts", "nowhere.invalid", "other.invalid", "--json")
+    with Path("/dev/full").open("w") as full, demo(*words, stdout=full) as run:
+        assert 125 == run.end()
+    first, second = run.err.splitlines()
+    assert first.startswith("trio-lifecycle: there is no hive on nowhere.invalid: ")
+    assert second.endswith("standard output can't be written to: No space left on device")
+    wait_until_free()
+
+
+def test_a_reader_that_has_enough_ends_it_and_nothing_is_left() -> None:
+    with demo() as run:
+        run.line("rbee-hive@localhost: loading", "stdout")
+        run.close("stdout")
+        assert 141 == run.end()
+    wait_until_free()
+
+
+def test_on_a_terminal_the_table_moves_and_stands_at_the_end() -> None:
+    with on_terminal("demo") as run:
+        run.line("loading", "terminal")
+        assert 0 == run.end()
+    text = run.text("terminal")
+    assert re.search(r"\x1b\[3\dmready", text), "it has colours"
+    assert re.search(r"\d\.\d s \.\.\.", text), "waits are seen to go on"
+    assert "\x1b[?25h" in text, "the cursor is there again"
+    assert text.rstrip().endswith(FAREWELL)
+
+
+def test_ctrl_c_on_a_terminal_is_told_above_the_table_and_without_colours_if_so_wished() -> None:
+    with on_terminal("demo", NO_COLOR="1") as run:
+        run.line(r"llm-worker-rbee@pydoc +loading", "terminal")
+        assert 130 == run.interrupt()
+    text = run.text("terminal")
+    assert "demo: Ctrl-C: stopping everything" in text
+    assert not re.search(r"\x1b\[[\d;]*m", text)
+    assert "3 daemons were started, and nothing is left of them" in text
+
+
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_started(ask: cli.Ask) -> None:
+    done = ask("demo", "--timeline", "/nowhere/page.html")
+    assert (2, "") == (done.status, done.out)
+    assert "trio-lifecycle: /nowhere/page.html can't be written" in done.err
+
+
+@pytest.mark.parametrize("door", ["keeper", "queen", "hive", "worker", "embedding_worker"])
+def test_without_the_extra_each_program_says_how_to_get_it(
+    door: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(_doors, "_NEEDED", ("there_is_no_such_library",))
+    assert 2 == getattr(_doors, door)()
+    said = capsys.readouterr().err
+    assert said.endswith("get it with: pip install 'trio-lifecycle[demo]'\n")
+    assert 1 == said.count("\n")
+
+
+def test_without_the_extra_the_demo_says_how_to_get_it(
+    ask: cli.Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_doors, "_NEEDED", ("there_is_no_such_library",))
+    done = ask("demo")
+    assert (2, "") == (done.status, done.out)
+    assert done.err.endswith("get it with: pip install 'trio-lifecycle[cli,demo]'\n")
+
+
+def event(kind: str, name: str, by: str, at: float, **more: Any) -> dict[str, Any]:
+    """Make an event."""
+    who = {"event": kind, "name": name, "by": by, "instance_id": name, "time": at}
+    return {**who, **more}
+
+
+def some_rows() -> list[Row]:
+    """Give rows of daemons on two machines."""
+    hive = "rbee-hive@gpu-2"
+    events = [
+        event("starting", "queen-rbee", "rbee-keeper", 1),
+        event("spawned", "queen-rbee", "rbee-keeper", 2, pid=7),
+        event("ready", "queen-rbee", "rbee-keeper", 3, pid=7),
+        event("adopted", hive, "queen-rbee", 4, pid=8),
+        event("spawned", "w@m", hive, 5, pid=9, host="gpu-2"),
+        event("spawned", "v@n", hive, 5, pid=10, host="gpu-2"),
+        event("died", "v@n", hive, 6, pid=10, host="gpu-2"),
+    ]
+    return rows(events, {(hive, "w@m"): 12})
+
+
+def shown(found: Sequence[Row], width: int | None) -> list[list[str]]:
+    """Draw a table, and give its cells."""
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(demo_table(found, 8.0, width))
+    return [re.split(r"\s{2,}", line.strip()) for line in captured.get().splitlines()]
+
+
+def test_rows_say_who_started_whom_and_how_each_is() -> None:
+    assert [
+        ["program", "state", "process", "ready after", "memory", "machine"],
+        ["queen-rbee", "ready", "7", "1.00 s"],
+        ["rbee-hive@gpu-2", "ready", "8", "gpu-2"],
+        ["w@m", "loading", "9", "3.0 s ...", "12 MiB", "gpu-2"],
+        ["v@n", "died", "10", "gpu-2"],
+    ] == shown(some_rows(), None)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads"),
+    [
+        (62, "program state process ready after machine"),
+        (50, "program state process ready after"),
+        (45, "program state ready after"),
+        (30, "program state"),
+        (5, "program"),
+    ],
+)
+def test_a_narrow_terminal_gets_fewer_columns(width: int, heads: str) -> None:
+    assert heads == " ".join(shown(some_rows(), width)[0])
+
+
+def test_a_long_wait_is_told_of_now_and_then_where_nothing_moves(tmp_path: Path) -> None:
+    now = time.time()
+    with (tmp_path / "out").open("w") as file:
+        stage = _demo_stage.Stage(Outlet(file.fileno(), lambda: None))
+        stage.moves = False
+        for waited_s in (0, 3, 6, 7, 13):
+            spawned = event("spawned", "queen-rbee", "rbee-keeper", now - waited_s, pid=7)
+            stage.show_rows(rows([spawned], {}))
+    assert [
+        "  queen-rbee: loading",
+        "  queen-rbee: loading (6 s)",
+        "  queen-rbee: loading (13 s)",
+    ] == (tmp_path / "out").read_text().splitlines()
+
+
+def test_what_was_not_seen_to_be_gone_is_named() -> None:
+    said = _demo_end.farewell(3, ["rbee-hive@gpu-2", "w@m"])
+    assert "of 3 daemons these were not seen to be gone: rbee-hive@gpu-2, w@m" == said
+
+
+def test_the_documented_exit_statuses_are_those_of_the_program() -> None:
+    assert "\n".join(table(DEMO_EXIT_STATUSES)) in cli.PAGE.read_text()

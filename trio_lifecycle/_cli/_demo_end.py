@@ -1,0 +1,137 @@
+"""The demo's end: all that it has started is gone, in order or else at once."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import trio
+
+from trio_lifecycle._cli._codes import ALL_WELL, NOT_KEPT_UP
+from trio_lifecycle._cli._demo_audience import Audience
+from trio_lifecycle._errors import LifecycleError
+from trio_lifecycle._handle import DaemonHandle
+from trio_lifecycle._proc import read_stat
+from trio_lifecycle.demo._asking import AskingError
+from trio_lifecycle.demo._sentences import sentence_of
+from trio_lifecycle.demo.keeper import Keeper
+from trio_lifecycle.demo.queen_lifecycle import HERE, HiveLifecycles
+
+# What is stopped is gone within its ladder, and the queen stops all hives at once.
+_STOP_S: Final = 60.0
+_KILL_S: Final = 20.0
+
+# The queen's last word about its hives may be on its way when it has ended.
+_LAST_WORDS_S: Final = 2.0
+
+# The workers of a hive that was killed are ended by what guards them.
+_GUARDED_S: Final = 5.0
+_LOOK_S: Final = 0.02
+
+
+class End:
+    """Stops the queen, with all that it has.
+
+    Args:
+        keeper: Asks the queen to stop its hives.
+        audience: What was seen.
+        hosts: Machines that got a hive.
+    """
+
+    def __init__(self, keeper: Keeper, audience: Audience, hosts: Sequence[str]) -> None:
+        self._keeper = keeper
+        self._audience = audience
+        self._hosts = (HERE, *hosts)
+        self._in_order = trio.CancelScope()
+
+    async def insist(self) -> None:
+        """Wait no longer for those who are to go: kill them."""
+        self._in_order.cancel()
+
+    async def come(self, queen: DaemonHandle) -> int:
+        """Stop all, see that it is gone, and say so.
+
+        Returns:
+            The exit status.
+        """
+        self._audience.tell("rbee-keeper stop:")
+        status = await self._stop()
+        if self._in_order.cancelled_caught or status is None:
+            return await self._kill(queen)
+        await self._audience.hear_all(_LAST_WORDS_S)
+        self._audience.close()
+        every = self._audience.rows()
+        left = [row.name for row in every if row.goes_on]
+        self._audience.tell(farewell(len(every), left))
+        return NOT_KEPT_UP if left else status
+
+    async def _stop(self) -> int | None:
+        """Stop all in order; None where that can't be done."""
+        self._in_order.deadline = trio.current_time() + _STOP_S
+        problems: list[str] = []
+        with self._in_order:
+            try:
+                # Another one, where that which was used has died.
+                self._audience.hear(await self._keeper.queen())
+                told = await self._keeper.stop() or ()
+                problems = [each["error"] for each in told if "error" in each]
+            except LifecycleError as error:
+                self._audience.complain(sentence_of(error, "queen-rbee can't be stopped"))
+                return None
+            except AskingError as error:
+                self._audience.complain(str(error))
+                return None
+        for problem in problems:
+            self._audience.complain(problem)
+        return NOT_KEPT_UP if problems else ALL_WELL
+
+    async def _kill(self, queen: DaemonHandle) -> int:
+        """Kill all. The queen is the first, so that nothing is started any more."""
+        problems: list[str] = []
+        with trio.move_on_after(_KILL_S) as patience:
+            try:
+                await queen.kill()
+            except LifecycleError as error:
+                problems.append(sentence_of(error, "queen-rbee can't be killed"))
+            async with trio.open_nursery() as nursery:
+                for host in self._hosts:
+                    nursery.start_soon(self._kill_hive, host, problems)
+        if patience.cancelled_caught:
+            problems.append(f"not all was seen to be gone within {_KILL_S:.0f} s")
+        await self._see_them_gone()
+        self._audience.killed = not problems
+        self._audience.close()
+        for problem in problems:
+            self._audience.complain(problem)
+        if not problems:
+            self._audience.tell("all that was left has been killed")
+        # Unless a signal counts for more: it was not stopped as it should have been.
+        return NOT_KEPT_UP
+
+    async def _kill_hive(self, host: str, problems: list[str]) -> None:
+        try:
+            hive = await HiveLifecycles([], lambda _event: None).find(host)
+            if hive is not None:
+                await hive.kill()
+        except LifecycleError as error:
+            problems.append(sentence_of(error, f"the hive on {host} can't be killed"))
+
+    async def _see_them_gone(self) -> None:
+        pids = {row.pid for row in self._audience.rows() if row.goes_on and not row.host}
+        with trio.move_on_after(_GUARDED_S):
+            while any(map(_is_there, pids)):  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(_LOOK_S)
+
+
+def _is_there(pid: int | None) -> bool:
+    return pid is not None and read_stat(pid) is not None
+
+
+def farewell(started: int, left: Sequence[str]) -> str:
+    """Say what became of all, in a sentence.
+
+    Args:
+        started: How many there were.
+        left: Who was not seen to be gone.
+    """
+    if left:
+        return f"of {started} daemons these were not seen to be gone: {', '.join(left)}"
+    return f"{started} daemons were started, and nothing is left of them"
