@@ -100,6 +100,11 @@ class System:
             return trio.run(registry.get, "queen-rbee")
 
 
+def unmeasured(environment: Mapping[str, str]) -> dict[str, str]:
+    """Leave out what has coverage measure programs, for a test whose code others measure."""
+    return {k: v for k, v in environment.items() if not k.startswith("COVERAGE_")}
+
+
 def ended(process: "subprocess.Popen[str]") -> "subprocess.CompletedProcess[str]":
     """Wait for the end of a program, and give what it has said."""
     with process:

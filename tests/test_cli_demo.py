@@ -15,6 +15,7 @@ from rich.console import Console
 
 from tests import cli
 from tests.cli import Run, on_terminal
+from tests.gpu_box import gpu_box
 from trio_lifecycle._cli import _demo_end, _demo_stage
 from trio_lifecycle._cli._codes import DEMO_EXIT_STATUSES, table
 from trio_lifecycle._cli._demo_rows import Row, rows
@@ -42,27 +43,31 @@ from trio_lifecycle.demo import queen, queen_lifecycle
 queen_lifecycle.PROGRAMS = Path(__file__).parent
 sys.exit(queen.main())
 """
-DEMO_WITH = """
+
+# The text is short, so that the tests are.
+SHORT = """
 import sys
 from pathlib import Path
+from trio_lifecycle._cli import _demo_play
 from trio_lifecycle.demo import keeper_lifecycle
 keeper_lifecycle.PROGRAMS = Path(sys.argv.pop(1))
+_demo_play._WORDS = 4
 from trio_lifecycle.__main__ import main
 sys.exit(main())
 """
 
 
-def demo(*words: str, **options: Any) -> Run:
-    """Run ``trio-lifecycle demo`` with these words."""
-    return Run("demo", *words, **options)
+def demo(*words: str, programs: Path = PROGRAMS, **options: Any) -> Run:
+    """Run ``trio-lifecycle demo`` with these words, and the queen that is in a folder."""
+    return Run("demo", *words, command=(sys.executable, "-c", SHORT, str(programs)), **options)
 
 
-def queen_with(folder: Path, text: str) -> tuple[str, ...]:
-    """Give a command line whose queen is another program."""
+def queen_with(folder: Path, text: str) -> Path:
+    """Give a folder whose queen is another program."""
     program = folder / "queen-rbee"
     program.write_text(text)
     program.chmod(0o755)
-    return (sys.executable, "-c", DEMO_WITH, str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -72,30 +77,25 @@ def all_stopped() -> Iterator[None]:
     subprocess.run([*KEEPER, "stop"], check=True, capture_output=True)
 
 
-def test_four_programs_start_each_other_and_nothing_is_left() -> None:
-    with demo() as run:
+@pytest.mark.needs("sshd")
+@pytest.mark.needs("ssh-keygen")
+def test_events_of_all_programs_on_two_machines_make_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    with gpu_box(), demo("--hosts", "gpu-2", "--json", "--timeline", str(page)) as run:
         assert (0, "") == (run.end(), run.err)
-    lines = run.out.splitlines()
-    assert FAREWELL == lines[-1]
-    found = [re.split(r"\s{2,}", line.strip()) for line in lines[-5:-1]]
-    assert [[name, "gone"] for name in DAEMONS] == [row[:2] for row in found]
-    for row in found:
-        assert re.fullmatch(r"\d+ \d+\.\d\d s \d+ MiB", " ".join(row[2:]))
-    assert "A context manager is" in run.out
-    assert all(f"  {name}: ready, process" in run.out for name in DAEMONS)
-
-
-def test_events_of_all_programs_make_a_page(tmp_path: Path) -> None:
-    with demo("--json", "--timeline", str(tmp_path / "page")) as run:
-        assert (0, "") == (run.end(), run.err)
-    ready = [(each["by"], each["name"]) for each in run.events() if each["event"] == "ready"]
-    starters = ["rbee-keeper", "queen-rbee", "rbee-hive@localhost", "rbee-hive@localhost"]
-    assert [*zip(starters, DAEMONS, strict=True)] == ready
+    ready = [each for each in run.events() if each["event"] == "ready"]
+    assert [
+        ("rbee-keeper", "queen-rbee", None),
+        ("queen-rbee", "rbee-hive@localhost", None),
+        ("queen-rbee", "rbee-hive@gpu-2", None),
+        ("rbee-hive@localhost", "llm-worker-rbee@pydoc", None),
+        ("rbee-hive@gpu-2", "embedding-worker-rbee@hashing", "gpu-2"),
+    ] == [(each["by"], each["name"], each.get("host")) for each in ready]
     (tmp_path / "events").write_text(run.out)
     drawn = cli.call("timeline", str(tmp_path / "events"))
     assert (0, "") == (drawn.process.returncode, drawn.err)
-    assert drawn.out == (tmp_path / "page").read_text()
-    assert "started by rbee-hive@localhost" in drawn.out
+    assert drawn.out == page.read_text()
+    assert "started by rbee-hive@gpu-2" in drawn.out
 
 
 # What is going on when the signal comes: the event, of whom.
@@ -155,6 +155,9 @@ def test_what_is_kept_is_used_by_the_next_and_stopped_by_the_keeper(all_stopped:
     with demo("--keep") as first:
         assert (0, "") == (first.end(), first.err)
     assert first.out.endswith("stop it with: rbee-keeper stop\n")
+    assert all(f"  {name}: ready, process" in first.out for name in DAEMONS)
+    assert "A context manager is" in first.out
+    expect_rows(first.out.splitlines()[-6:-2], "ready")
     with demo() as second:
         assert (0, "") == (second.end(), second.err)
     assert "queen-rbee ran already: it is used, and left running" in second.out
@@ -184,7 +187,7 @@ def test_a_queen_that_dies_meanwhile_is_told_of_and_its_hive_is_stopped() -> Non
 def test_a_hive_that_does_not_start_is_one_sentence_and_nothing_is_left(tmp_path: Path) -> None:
     (tmp_path / "rbee-hive").write_text("#!/bin/sh\necho out of honey >&2\nexit 1\n")
     (tmp_path / "rbee-hive").chmod(0o755)
-    with demo(command=queen_with(tmp_path, OTHER_QUEEN)) as run:
+    with demo(programs=queen_with(tmp_path, OTHER_QUEEN)) as run:
         assert 125 == run.end()
     assert "trio-lifecycle: there is no hive on localhost: out of honey\n" == run.err
     assert ["gone", "failed"] == [line.split()[1] for line in run.out.splitlines()[-3:-1]]
@@ -207,7 +210,7 @@ def stopping_so(body: str) -> str:
 
 
 def test_a_queen_that_does_not_stop_its_hives_is_killed_with_them(tmp_path: Path) -> None:
-    with demo(command=queen_with(tmp_path, stopping_so(REFUSES))) as run:
+    with demo(programs=queen_with(tmp_path, stopping_so(REFUSES))) as run:
         assert 125 == run.end()
     assert "/stop answered with status 500" in run.err
     assert run.out.endswith("all that was left has been killed\n")
@@ -218,8 +221,8 @@ def test_a_queen_that_does_not_stop_its_hives_is_killed_with_them(tmp_path: Path
 
 def test_a_hive_that_can_neither_be_stopped_nor_killed_is_told_of(tmp_path: Path) -> None:
     cli.record_elsewhere("rbee-hive@nowhere.invalid")
-    command = queen_with(tmp_path, stopping_so(REFUSES))
-    with demo("--hosts", "nowhere.invalid", command=command) as run:
+    programs = queen_with(tmp_path, stopping_so(REFUSES))
+    with demo("--hosts", "nowhere.invalid", programs=programs) as run:
         assert 125 == run.end()
     assert "trio-lifecycle: the hive on nowhere.invalid can't be killed: " in run.err
     assert "killed\n" not in run.out
@@ -228,14 +231,14 @@ def test_a_hive_that_can_neither_be_stopped_nor_killed_is_told_of(tmp_path: Path
 
 
 def test_what_the_queen_could_not_stop_is_told(tmp_path: Path) -> None:
-    with demo(command=queen_with(tmp_path, stopping_so(TELLS_OF_ANOTHER))) as run:
+    with demo(programs=queen_with(tmp_path, stopping_so(TELLS_OF_ANOTHER))) as run:
         assert 125 == run.end()
     assert "trio-lifecycle: gpu-2 is out of reach\n" == run.err
     assert run.out.endswith(f"{FAREWELL}\n")
 
 
 def test_hives_of_a_queen_that_cannot_come_back_are_killed(tmp_path: Path) -> None:
-    with demo(command=queen_with(tmp_path, stopping_so(REFUSES))) as run:
+    with demo(programs=queen_with(tmp_path, stopping_so(REFUSES))) as run:
         run.line("llm-worker-rbee@pydoc: loading", "stdout")
         found = run.line(r"queen-rbee: ready, process (\d+)", "stdout")
         queen_with(tmp_path, "#!/bin/sh\necho no crown >&2; exit 1\n")
@@ -276,7 +279,7 @@ def test_a_reader_that_has_enough_ends_it_and_nothing_is_left() -> None:
     wait_until_free()
 
 
-def test_on_a_terminal_the_table_moves_and_stands_at_the_end() -> None:
+def test_on_a_terminal_four_programs_start_each_other_and_nothing_is_left() -> None:
     with on_terminal("demo") as run:
         run.line("loading", "terminal")
         assert 0 == run.end()
@@ -284,7 +287,17 @@ def test_on_a_terminal_the_table_moves_and_stands_at_the_end() -> None:
     assert re.search(r"\x1b\[3\dmready", text), "it has colours"
     assert re.search(r"\d\.\d s \.\.\.", text), "waits are seen to go on"
     assert "\x1b[?25h" in text, "the cursor is there again"
-    assert text.rstrip().endswith(FAREWELL)
+    lines = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", text).split("\r\n")[:-1]
+    assert FAREWELL == lines[-1]
+    expect_rows(lines[-5:-1], "gone")
+
+
+def expect_rows(lines: Sequence[str], state: str) -> None:
+    """A row for each daemon, with its state, process, time and memory."""
+    found = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    assert [[name, state] for name in DAEMONS] == [row[:2] for row in found]
+    for row in found:
+        assert re.fullmatch(r"\d+ \d+\.\d\d s \d+ MiB", " ".join(row[2:]))
 
 
 def test_ctrl_c_on_a_terminal_is_told_above_the_table_and_without_colours_if_so_wished() -> None:

@@ -25,6 +25,7 @@ from tests.demo import (
     is_up,
     post,
     told_so_far,
+    unmeasured,
 )
 
 HIVE = "rbee-hive@localhost"
@@ -66,6 +67,7 @@ print({os.waitpid(pid, 0)[1] for pid in asking})
 def test_twenty_keepers_at_once_have_one_of_each_and_a_new_queen_takes_them_over(
     system: System,
 ) -> None:
+    system.environment = unmeasured(system.environment)
     asked = ended(system.start(*ASK, command=[sys.executable, "-c", TWENTY]))
     assert (0, "", 20) == (asked.returncode, asked.stderr, asked.stdout.count("the cat sat"))
     assert asked.stdout.endswith("{0}\n")

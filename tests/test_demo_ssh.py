@@ -15,6 +15,7 @@ import trio
 from attrs import frozen
 
 from tests.cutting import There, Wire, expect_nothing_left, machine, there, wire_to
+from tests.demo import unmeasured
 from tests.gpu_box import environment_of, write_home
 from tests.support import PATIENCE_S
 from trio_lifecycle import LifecycleError, attach
@@ -106,8 +107,10 @@ async def programs(there: There, home: Path) -> AsyncIterator[Elsewhere]:
 
 
 async def test_a_hive_on_another_machine_answers_and_lives_through_cuts_and_deaths_of_its_queen(
-    there: There, tmp_path: Path
+    there: There, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in os.environ.keys() - unmeasured(os.environ):
+        monkeypatch.delenv(name)
     async with programs(there, tmp_path / "home") as demo:
         assert "gpu-2: online, process " in await demo.keeper("hives", "--add", "gpu-2")
         assert (await demo.keeper("infer", "A list is", "--words", "3")).startswith("A list is ")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.demo import unmeasured
 from tests.gpu_box import gpu_box
 from tests.plugins.documents import SHELL_SECONDS, commands
 from tests.test_demo_lines import FOLDER, lines_of_code
@@ -54,7 +55,7 @@ def test_the_four_programs_do_what_their_page_shows(tmp_path: Path) -> None:
         done = subprocess.run(
             ["bash", "-c", "exec 2>&1\n" + f"echo '{CUT}'\n".join(typed)],
             cwd=tmp_path,
-            env={**os.environ, "PATH": path},
+            env={**unmeasured(os.environ), "PATH": path},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

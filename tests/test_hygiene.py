@@ -205,7 +205,6 @@ OVER_SSH = """
     ("module", "name"),
     [
         pytest.param("tests.sshd", "running_sshd", marks=pytest.mark.needs("sshd")),
-        pytest.param("tests.gpu_box", "gpu_box", marks=pytest.mark.needs("sshd")),
         ("tests.ssh_server", "running_server"),
     ],
 )

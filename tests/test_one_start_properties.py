@@ -162,7 +162,7 @@ class OneStartInAWildWorld(OneStart):
 def test_whatever_happens_whenever_there_is_one_start_and_everybody_is_answered(
     machine: type[OneStart],
 ) -> None:
-    run_state_machine_as_test(machine, settings=settings(max_examples=100, stateful_step_count=25))
+    run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=25))
 
 
 # --- the machine finds what is wrong ---

@@ -17,6 +17,7 @@ from trio_lifecycle.demo._models import PYDOC
 from trio_lifecycle.demo._programs import state_folder
 from trio_lifecycle.demo._sentences import sentence_of
 from trio_lifecycle.demo.keeper import Keeper
+from trio_lifecycle.demo.queen_lifecycle import HERE
 
 PROMPT: Final = "A context manager is"
 _WORDS: Final = 48
@@ -93,6 +94,9 @@ class Play:
         if queen.origin == "adopted":
             audience.tell("queen-rbee ran already: it is used, and left running")
         audience.hear(queen)
+        if self._hosts:
+            # Without others it would get one with the first request.
+            await self._keeper.add_hive(HERE)
         for host in self._hosts:
             audience.tell(f"queen-rbee has a hive on {host}, over SSH:")
             await self._keeper.add_hive(host)
