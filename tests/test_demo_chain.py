@@ -75,6 +75,8 @@ def test_the_events_say_who_has_started_whom(system: System) -> None:
     assert ["queen-rbee", "rbee-hive@localhost"] == [hive["by"], worker["by"]]
     with client(worker["url"]) as asker:
         assert worker["pid"] == asker.get("/health").json()["pid"]
+    workers = system.status()["hives"][0]["workers"]
+    assert worker["instance_id"] in [each["instance_id"] for each in workers]
 
 
 def test_a_keeper_shows_what_runs(say: Say) -> None:

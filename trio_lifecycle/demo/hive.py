@@ -109,15 +109,15 @@ class Hive:
         return JSONResponse(facts)
 
     def _facts(self, each: Worker) -> dict[str, Any]:
-        up = each.daemon in self._daemons
-        report = each.handle.report if up and each.handle is not None else {}
+        handle = each.handle if each.daemon in self._daemons else None
         return {
             "model": each.model,
             "name": each.daemon,
-            "state": "up" if up else "loading" if each.uses else "gone",
-            "pid": each.handle.pid if up and each.handle is not None else None,
-            "ready_after_s": each.handle.ready_after_s if up and each.handle is not None else None,
-            "memory_mib": report.get("memory_mib"),
+            "state": "up" if handle else "loading" if each.uses else "gone",
+            "instance_id": handle and handle.instance_id,
+            "pid": handle and handle.pid,
+            "ready_after_s": handle and handle.ready_after_s,
+            "memory_mib": handle and handle.report.get("memory_mib"),
             "requests": each.uses,
         }
 

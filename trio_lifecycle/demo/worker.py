@@ -185,6 +185,7 @@ async def _health(_request: Request) -> JSONResponse:  # noqa: ASYNC124
 
 async def _call_back(options: argparse.Namespace) -> None:
     facts = {
+        "instance_id": os.environ.get("TRIO_LIFECYCLE_INSTANCE", ""),
         "url": f"http://{HOST}:{options.port}",
         "pid": os.getpid(),
         "model": options.model,
