@@ -135,6 +135,9 @@ def answer_of(folder: Path, environment: Mapping[str, str]) -> str:
 def test_weights_are_served_by_another_program_with_nothing_else_changed(tmp_path: Path) -> None:
     package = tmp_path / "llama_cpp/server"
     package.mkdir(parents=True)
+    # Packages, so that one that is installed is not taken instead.
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
     (package / "__main__.py").write_text(STAND_IN)
     (tmp_path / "weights.gguf").write_bytes(b"GGUF")
     text = answer_of(tmp_path, {**os.environ, "PYTHONPATH": str(tmp_path)})
