@@ -53,7 +53,8 @@ class Keeper:
 
     async def queen(self) -> DaemonHandle:
         """Have the queen up."""
-        if self._queen is None or await self._queen.check() == "gone":
+        # One that was killed just now may not be seen to be gone yet, but does not answer.
+        if self._queen is None or await self._queen.check() != "running":
             self._queen = await ensure_queen_running(self._args, self._observer)
         return self._queen
 
