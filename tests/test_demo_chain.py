@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,16 @@ from typing import Any
 import pytest
 import trio
 
-from tests.demo import System, at_once, await_event, client, ended, post, told_so_far
+from tests.demo import (
+    System,
+    at_once,
+    await_event,
+    await_true,
+    client,
+    ended,
+    post,
+    told_so_far,
+)
 from trio_lifecycle.demo import keeper
 
 Said = tuple[int, str, str]
@@ -272,3 +282,68 @@ def test_a_queen_that_does_not_run_is_said_to(
     assert (3, "", "rbee-keeper: no queen runs\n") == say("hives")
     assert (0, "", "rbee-keeper: nothing runs\n") == say("stop")
     assert not (tmp_path / "rbee").exists()
+
+
+def test_a_model_whose_name_no_daemon_can_have_is_refused_in_a_sentence(
+    system: System, say: Say
+) -> None:
+    long = "n" * 220
+    (system.models / f"{long}.txt").write_text(TEXT)
+    status, out, err = say("infer", "A text", "--model", long)
+    (system.models / f"{long}.txt").unlink()
+    what = f"rbee-keeper: localhost: the model '{long}' can't be loaded: name: is longer than "
+    assert (1, "", True) == (status, out, err.startswith(what))
+
+
+def test_who_waits_for_a_whole_answer_hears_at_once_that_the_worker_has_died(
+    system: System,
+) -> None:
+    """The hive says so; the queen need not wait for the end of the hive."""
+    assert post(system.url, "/v1/completions", model="cats", prompt="").is_success
+    os.kill(pid := _pid_of(system, "cats"), signal.SIGSTOP)
+    answers: list[tuple[float, int]] = []
+
+    def ask() -> None:
+        status = post(system.url, "/v1/completions", model="cats", prompt="the").status_code
+        answers.append((time.monotonic(), status))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    await_true(lambda: 1 == _requests_of(system, "cats"))
+    killed_at = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    asking.join()
+    ((answered_at, status),) = answers
+    assert 502 == status
+    assert answered_at - killed_at < 0.9
+
+
+def _requests_of(system: System, model: str) -> int:
+    with client(system.url) as asker:
+        (hive,) = asker.get("/health").json()["hives"]
+        workers = asker.get(hive["url"]).json()["workers"]
+    return sum(each["requests"] for each in workers if each["model"] == model)
+
+
+def test_a_queen_that_hangs_is_not_waited_for_without_end(
+    system: System, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_ANSWER_S", 0.1)
+    os.kill(pid := system.queen_pid, signal.SIGSTOP)
+    try:
+        said = say("status")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert (1, "", f"rbee-keeper: queen-rbee, process {pid}, gave no answer within 0.1 s\n") == said
+
+
+def test_a_queen_who_can_not_read_what_is_remembered_says_why_and_is_none(
+    monkeypatch: pytest.MonkeyPatch, say: Say, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    database = tmp_path / "rbee/queen.sqlite"
+    database.parent.mkdir()
+    database.write_bytes(b"no database" * 100)
+    why = f"{database}, where hives are remembered, can't be used: file is not a database\n"
+    assert (125, "", f"rbee-keeper: there is no queen to ask: {why}") == say("infer", "A text")
+    assert (1, "", f"rbee-keeper: {why}") == say("stop")

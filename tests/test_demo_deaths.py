@@ -1,6 +1,7 @@
 """The demo's programs killed, and its user's Ctrl-C: what is left is found again, or gone."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -229,3 +230,42 @@ def test_a_hive_that_is_stopped_ends_its_workers_first_and_tells_of_it(models: P
         assert 0 == process.wait()
         assert process.stderr is not None
         assert "" == process.stderr.read()
+
+
+# --- a queen who was killed, or can't remember ---
+
+
+@pytest.mark.slow
+def test_a_hive_that_was_being_started_when_the_queen_was_killed_is_looked_for(
+    system: System,
+) -> None:
+    asking = system.start(*ASK)
+    await_true(lambda: system.is_recorded and is_up(system.url))
+    pid = await_event(system.url, "spawned", HIVE)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    os.kill(system.queen_pid, signal.SIGKILL)
+    os.kill(pid, signal.SIGCONT)
+    asked = ended(asking)
+    said = "rbee-keeper: queen-rbee has ended while it answered; ask again to have it started anew"
+    assert (1, "", f"{said}\n") == (asked.returncode, asked.stdout, asked.stderr)
+    stopped = system.keeper("stop")
+    gone = "rbee-hive on localhost is gone, with its workers\n"
+    assert (0, gone, "") == (stopped.returncode, stopped.stdout, stopped.stderr)
+    assert not is_alive(pid)
+
+
+@pytest.mark.slow
+def test_a_queen_who_can_not_remember_goes_on_and_says_so(system: System, tmp_path: Path) -> None:
+    system.keeper(*ASK)
+    before = hive_of(system)["pid"]
+    (tmp_path / "state/rbee/queen.sqlite").write_bytes(b"no database" * 100)
+    with client(system.url) as asker:
+        await_true(lambda: asker.get("/health").json()["problem"] is not None)
+    asked = system.keeper("status")
+    told = (
+        "  [^\n]*/queen.sqlite, where hives are remembered, can't be used: file is not a database"
+    )
+    assert re.match(f"queen-rbee .*\n{told}\n  rbee-hive on localhost: online", asked.stdout)
+    (stopped,) = post(system.url, "/stop").json()["hives"]
+    assert ("localhost", before, False) == (stopped["host"], stopped["pid"], is_alive(before))
+    system.is_stopped = True

@@ -23,7 +23,8 @@ from trio_lifecycle import (
 )
 from trio_lifecycle.demo import _hub, worker
 from trio_lifecycle.demo._asking import Asker, AskingError, lines_of, words_in
-from trio_lifecycle.demo._hive_registry import HiveRegistry
+from trio_lifecycle.demo._hive_registry import HiveRegistry, HiveRegistryError
+from trio_lifecycle.demo._hives import Hive, choose
 from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._language import WordModel, words_of
 from trio_lifecycle.demo._models import ModelError, find_model, model_names
@@ -408,3 +409,82 @@ def test_a_time_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ArgumentTypeError, match="must be a number of seconds above 0"):
         seconds(text)
     assert 0.5 == seconds("0.5")
+
+
+async def test_a_hive_is_forgotten_where_that_was_none(tmp_path: Path) -> None:
+    registry = HiveRegistry(tmp_path / "queen.sqlite")
+    await registry.note("gqu-2", "unknown")
+    await registry.forget("gqu-2")
+    await registry.forget("gqu-2")
+    assert [] == await registry.hives()
+
+
+@pytest.mark.parametrize("raw", [b"no database" * 100, None])
+async def test_a_database_that_can_not_be_used_is_told_by_its_name(
+    tmp_path: Path, raw: bytes | None
+) -> None:
+    path = tmp_path / "queen.sqlite"
+    path.mkdir() if raw is None else path.write_bytes(raw)
+    registry = HiveRegistry(path)
+    for work in (registry.hives(), registry.note("gpu-2", "online"), registry.forget("gpu-2")):
+        with pytest.raises(HiveRegistryError, match=r"queen\.sqlite, where hives are remembered, "):
+            await work
+
+
+# --- where a request goes ---
+
+
+def _hive(host: str, *loaded: str, models: tuple[str, ...] = ("one", "two")) -> Hive:
+    workers = [{"model": name, "state": "up"} for name in loaded]
+    return Hive(host, "online", facts={"workers": workers, "models": models})
+
+
+def test_a_model_is_loaded_where_it_can_be_and_there_where_the_fewest_are() -> None:
+    here, there = _hive("here", models=()), _hive("there", "one", "two")
+    assert "there" == choose("one", [here, there])
+    assert "here" == choose("three", [here, there])
+    assert "here" == choose("two", [_hive("here", "one"), _hive("there", "one", "three")])
+    assert "localhost" == choose("one", [])
+
+
+def test_where_a_model_was_refused_is_asked_last() -> None:
+    """It may have no room there."""
+    here, there = _hive("here"), _hive("there", "two")
+    assert "here" == choose("one", [here, there])
+    here.refused.add("one")
+    assert "there" == choose("one", [here, there])
+    there.refused.add("one")
+    assert "here" == choose("one", [here, there])
+
+
+def test_a_choice_stays_unless_its_hive_is_out_of_reach_and_another_is_not() -> None:
+    here, there = _hive("here"), _hive("there", "one")
+    assert "here" == choose("one", [here, there], before="here")
+    here.state = "unknown"
+    assert "there" == choose("one", [here, there], before="here")
+    there.state = "unknown"
+    assert "here" == choose("one", [here, there], before="here")
+
+
+# --- odd cards ---
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"memory_mib = {'9' * 400}",
+        f"memory_mib = 0x{'f' * 9000}",
+        f"file = {'[' * 100_000}",
+        f'file = "{"x" * 300}"',
+    ],
+)
+def test_a_card_may_be_odd_in_many_ways(tmp_path: Path, text: str) -> None:
+    (tmp_path / "odd.toml").write_text(text)
+    with pytest.raises(ModelError, match=r"the model 'odd' can't be used: .*/odd\.toml: "):
+        find_model("odd", tmp_path)
+
+
+def test_a_name_that_no_file_can_have_is_that_of_no_model(tmp_path: Path) -> None:
+    for name in ("x" * 300, "a\0b", "\ud800"):
+        with pytest.raises(ModelError, match="there is no model"):
+            find_model(name, tmp_path)

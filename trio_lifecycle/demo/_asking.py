@@ -7,13 +7,15 @@ from typing import Any, Final, Self
 from urllib.parse import urljoin
 
 import httpx
+import trio
 
 from trio_lifecycle import DaemonHandle
 
 # A service of this machine takes the connection at once, or is not there.
 _CONNECT_S: Final = 5.0
-# The status where a service gave none: Bad Gateway.
-NO_ANSWER: Final = 502
+# A connection may break before it is known that the process behind it has died.
+DEATH_KNOWN_S: Final = 1.0
+_BAD_GATEWAY: Final = 502
 
 _HEADERS: Final = {"Content-Type": "application/json"}
 
@@ -31,9 +33,13 @@ class AskingError(Exception):
         status: The HTTP status; 502 where there was none.
     """
 
-    def __init__(self, sentence: str, status: int = NO_ANSWER) -> None:
+    def __init__(self, sentence: str, status: int = _BAD_GATEWAY) -> None:
         super().__init__(sentence)
         self.status = status
+
+
+class NoAnswerError(AskingError):
+    """A service gave no answer, or broke off; one behind it that did so is another matter."""
 
 
 class Asker:
@@ -103,8 +109,16 @@ class Asker:
             raise _broken(url, error) from error
 
 
-def _broken(url: object, error: httpx.HTTPError) -> AskingError:
-    return AskingError(f"{url} can't be asked: {str(error) or type(error).__name__}")
+def _broken(url: object, error: httpx.HTTPError) -> NoAnswerError:
+    return NoAnswerError(f"{url} can't be asked: {str(error) or type(error).__name__}")
+
+
+async def why_silent(daemon: DaemonHandle, error: NoAnswerError) -> str:
+    """Say why a service gave no answer: it has ended, most often."""
+    with trio.move_on_after(DEATH_KNOWN_S):
+        await daemon.wait_exit()
+        return f"{daemon.name} has ended while it answered; ask again to have it started anew"
+    return str(error)
 
 
 async def _bits(answer: httpx.Response) -> AsyncGenerator[bytes]:

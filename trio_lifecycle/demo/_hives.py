@@ -1,5 +1,6 @@
 """What the queen knows of each hive."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import trio
@@ -7,6 +8,7 @@ from attrs import Factory, define
 
 from trio_lifecycle import DaemonHandle
 from trio_lifecycle.demo._hive_registry import HiveState
+from trio_lifecycle.demo.queen_lifecycle import HERE
 
 
 @define(eq=False)
@@ -19,6 +21,7 @@ class Hive:
         handle: Its process, if it was seen.
         facts: What it said of itself last.
         heard_at: When that was: seconds since the epoch.
+        refused: Models that it could not load when it was asked last.
         leaving: Whether it was asked to go.
         turn: Held while it is started or stopped, so that none is stopped half started.
         look: Held while it is asked how it is, so that the last answer is the newest.
@@ -30,6 +33,7 @@ class Hive:
     handle: DaemonHandle | None = None
     facts: dict[str, Any] = Factory(dict)
     heard_at: float = 0.0
+    refused: set[str] = Factory(set)
     leaving: bool = False
     turn: trio.Lock = Factory(trio.Lock)
     look: trio.Lock = Factory(trio.Lock)
@@ -39,6 +43,11 @@ class Hive:
     def models(self) -> set[str]:
         """What it has loaded, or is loading."""
         return {each["model"] for each in self.facts.get("workers", ()) if each["state"] != "gone"}
+
+    @property
+    def can_load(self) -> set[str]:
+        """Which models are on its machine."""
+        return set(self.facts.get("models", ()))
 
     def as_dict(self) -> dict[str, Any]:
         """Give what others may know of it."""
@@ -50,3 +59,27 @@ class Hive:
             "url": None if self.handle is None else self.handle.url,
             **{key: self.facts.get(key) for key in ("memory_mib", "workers", "models")},
         }
+
+
+def choose(model: str, hives: Iterable[Hive], before: str | None = None) -> str:
+    """Choose a machine for a request: that which has the model, or else one that can load it.
+
+    Of several it is one that has not refused to, with the fewest models. Where no hive is online,
+    one is wanted here.
+
+    Args:
+        model: What is asked for.
+        hives: All that are known.
+        before: What was chosen last; that stays, unless another is online in its place.
+    """
+    online = [hive for hive in hives if hive.state == "online"]
+    if before is not None and (not online or before in [hive.host for hive in online]):
+        return before
+    having = [hive for hive in online if model in hive.models]
+    able = [hive for hive in online if model in hive.can_load]
+    best = min(
+        having or able or online,
+        key=lambda hive: (model in hive.refused, len(hive.models)),
+        default=Hive(HERE),
+    )
+    return best.host

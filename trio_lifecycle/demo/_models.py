@@ -57,23 +57,33 @@ def find_model(name: str, folder: Path | None) -> Model:
     Raises:
         ModelError: There is none.
     """
-    if folder is not None and name == Path(name).name:
-        card = folder / f"{name}.toml"
-        if card.is_file():
-            return _read_card(name, card)
-        for suffix in (".txt", ".gguf"):
-            if (path := folder / f"{name}{suffix}").is_file():
-                return Model(name, path, _memory_gib(path))
-    if name in (PYDOC, HASHING):
+    path = _files(folder).get(name)
+    if path is None and name in (PYDOC, HASHING):
         return Model(name)
-    raise ModelError(f"there is no model {name!r}; there are {', '.join(model_names(folder))}")
+    if path is None:
+        raise ModelError(f"there is no model {name!r}; there are {', '.join(model_names(folder))}")
+    try:
+        return _read_card(name, path) if path.suffix == ".toml" else _model_in(name, path)
+    except (OSError, ValueError, OverflowError, RecursionError) as error:
+        # A card may be odd in many ways, and a file may go between two looks.
+        raise ModelError(f"the model {name!r} can't be used: {path}: {error}") from error
 
 
 def model_names(folder: Path | None) -> list[str]:
     """List the models that there are."""
-    found = [] if folder is None else [*folder.glob("*.txt"), *folder.glob("*.gguf")]
-    cards = [] if folder is None else [*folder.glob("*.toml")]
-    return sorted({PYDOC, HASHING, *(path.stem for path in [*found, *cards])})
+    return sorted({PYDOC, HASHING, *_files(folder)})
+
+
+def _files(folder: Path | None) -> dict[str, Path]:
+    """Find the file of each model; a card goes before a text, and that before weights."""
+    if folder is None:
+        return {}
+    kinds = [sorted(folder.glob(f"*{suffix}")) for suffix in (".gguf", ".txt", ".toml")]
+    return {path.stem: path for paths in kinds for path in paths}
+
+
+def _model_in(name: str, path: Path) -> Model:
+    return Model(name, path, _memory_gib(path))
 
 
 def _memory_gib(path: Path) -> float:
@@ -83,10 +93,7 @@ def _memory_gib(path: Path) -> float:
 
 
 def _read_card(name: str, card: Path) -> Model:
-    try:
-        facts = tomllib.loads(card.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"the model {name!r} can't be used: {card}: {error}") from error
+    facts = tomllib.loads(card.read_text(encoding="utf-8"))
     if unknown := sorted(facts.keys() - {"file", "memory_mib", "vram_gib"}):
         raise ModelError(f"{card}: {unknown[0]} is no field; there are file, memory_mib, vram_gib")
     path = None if "file" not in facts else card.parent / str(facts["file"])

@@ -5,16 +5,15 @@ from pathlib import Path
 from trio_lifecycle import (
     BinaryNotFoundError,
     DiedBeforeReadyError,
-    LifecycleError,
     PreflightError,
 )
 
 
-def sentence_of(error: LifecycleError, what: str) -> str:
+def sentence_of(error: Exception, what: str) -> str:
     """Say why a program could not be had.
 
     Args:
-        error: What its lifecycle raised.
+        error: What its lifecycle raised, or whatever else was in the way.
         what: What was wanted of it, such as "the model 'pydoc' can't be loaded".
     """
     if isinstance(error, BinaryNotFoundError) and not error.near_misses:

@@ -19,7 +19,7 @@ from trio_lifecycle import (
     LifecycleError,
     open_daemon_nursery,
 )
-from trio_lifecycle.demo._asking import NO_ANSWER, Asker, AskingError
+from trio_lifecycle.demo._asking import DEATH_KNOWN_S, Asker, AskingError, NoAnswerError
 from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._models import HASHING, Model, ModelError, find_model, model_names
 from trio_lifecycle.demo._options import seconds
@@ -45,9 +45,6 @@ from trio_lifecycle.demo.hive_lifecycle import llama_server, worker
 
 # A model that nobody has asked for in so long makes room for others.
 DEFAULT_IDLE_S: Final = 300.0
-
-# A connection may break before it is known that the process behind it has died.
-_DEATH_KNOWN_S: Final = 1.0
 
 # Only who waits for an answer asks for one, and that at once.
 _DEATHS_KEPT: Final = 100
@@ -134,9 +131,9 @@ class Hive:
 
     async def _why(self, handle: DaemonHandle, error: AskingError) -> str:
         """Say what became of a worker that does not answer; one that refuses has said why."""
-        if error.status != NO_ANSWER:
+        if not isinstance(error, NoAnswerError):
             return str(error)
-        with trio.move_on_after(_DEATH_KNOWN_S):
+        with trio.move_on_after(DEATH_KNOWN_S):
             while handle.instance_id not in self._deaths:
                 await self._next_death.wait()
         death = self._deaths.get(handle.instance_id)
@@ -148,10 +145,12 @@ class Hive:
     async def _worker_of(self, name: str) -> AsyncIterator[DaemonHandle]:
         """Have the worker of a model up, and keep it so for the length of a block."""
         try:
-            model = find_model(name, self._folder)
+            lifecycle = self._describe(find_model(name, self._folder))
         except ModelError as error:
             raise RefusedError(f"{self._name}: {error}", 404) from error
-        lifecycle = self._describe(model)
+        except LifecycleError as error:
+            what = f"{self._name}: the model {name!r} can't be loaded"
+            raise RefusedError(sentence_of(error, what), 404) from error
         each = self._workers.setdefault(name, Worker(name, lifecycle.config.name))
         async with each.used():
             try:

@@ -6,8 +6,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -20,14 +20,25 @@ from trio_lifecycle import (
     attach,
 )
 from trio_lifecycle.abc import Observer
-from trio_lifecycle.demo._asking import Asker, AskingError, address, words_in
-from trio_lifecycle.demo._hive_registry import HiveRegistry
+from trio_lifecycle.demo._asking import (
+    Asker,
+    AskingError,
+    NoAnswerError,
+    address,
+    why_silent,
+    words_in,
+)
+from trio_lifecycle.demo._hive_registry import HiveRegistry, HiveRegistryError
 from trio_lifecycle.demo._models import HASHING, PYDOC
 from trio_lifecycle.demo._options import seconds
 from trio_lifecycle.demo._programs import state_folder
+from trio_lifecycle.demo._sentences import sentence_of
 from trio_lifecycle.demo.keeper_lifecycle import ensure_queen_running
 
 QUEEN: Final = "queen-rbee"
+
+# How the queen is she knows without asking anybody.
+_ANSWER_S: Final = 5.0
 
 _INTERRUPTED: Final = 130
 _NOT_READ: Final = 141
@@ -68,27 +79,43 @@ class Keeper:
             show: Is given each bit, as it comes.
         """
         body = {"model": model, "prompt": text, "max_tokens": words, "stream": True}
-        url = address(await self.queen(), "/v1/completions")
-        asked = self._asker.stream("POST", url, body)
-        async with asked as bits, aclosing(words_in(bits)) as words_said:
-            async for word in words_said:
-                show(word)
+        async with self._asked(await self.queen()) as queen:
+            url = address(queen, "/v1/completions")
+            asked = self._asker.stream("POST", url, body)
+            async with asked as bits, aclosing(words_in(bits)) as words_said:
+                async for word in words_said:
+                    show(word)
 
     async def embed(self, text: str) -> list[float]:
         """Turn a text into a vector."""
-        url = address(await self.queen(), "/v1/embeddings")
-        answer = await self._asker.post(url, {"model": HASHING, "input": text})
+        async with self._asked(await self.queen()) as queen:
+            url = address(queen, "/v1/embeddings")
+            answer = await self._asker.post(url, {"model": HASHING, "input": text})
         vector: list[float] = answer["data"][0]["embedding"]
         return vector
 
     async def add_hive(self, host: str) -> dict[str, Any]:
         """Have a hive on a machine."""
-        return await self._asker.post(address(await self.queen(), "/hives"), {"host": host})
+        async with self._asked(await self.queen()) as queen:
+            return await self._asker.post(address(queen, "/hives"), {"host": host})
+        raise AssertionError
 
     async def status(self) -> dict[str, Any] | None:
         """Say how all of it is; None where no queen runs. Nothing is started."""
-        queen = await self._running()
-        return None if queen is None else await self._asker.get(address(queen, "/health"))
+        if (running := await self._running()) is None:
+            return None
+        with trio.move_on_after(_ANSWER_S):
+            async with self._asked(running) as queen:
+                return await self._asker.get(address(queen, "/health"))
+        raise AskingError(f"{QUEEN}, process {running.pid}, gave no answer within {_ANSWER_S:g} s")
+
+    @asynccontextmanager
+    async def _asked(self, queen: DaemonHandle) -> AsyncIterator[DaemonHandle]:
+        """Ask the queen something; where she breaks off, say why."""
+        try:
+            yield queen
+        except NoAnswerError as error:
+            raise AskingError(await why_silent(queen, error)) from error
 
     async def _running(self) -> DaemonHandle | None:
         try:
@@ -104,8 +131,8 @@ class Keeper:
         """
         if await self._running() is None and not await self._has_hives():
             return None
-        queen = await self.queen()
-        told = await self._asker.post(address(queen, "/stop"), {})
+        async with self._asked(await self.queen()) as queen:
+            told = await self._asker.post(address(queen, "/stop"), {})
         await queen.stop()
         hives: list[dict[str, Any]] = told["hives"]
         return hives
@@ -132,16 +159,16 @@ def main() -> int:
     # Also words that this terminal can't show are shown somehow.
     cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
     database, words = options.database or state_folder() / "queen.sqlite", _words(options)
-    keeper = Keeper(database, words)
+    keeper = Keeper(database.absolute(), words)
     if not words and options.database is None:
         # Who names no options takes the queen as she is, and need not be told what hers are.
         logging.getLogger("trio_lifecycle").setLevel(logging.ERROR)
     try:
         status: int = trio.run(options.command, keeper, options)
-    except AskingError as error:
+    except (AskingError, HiveRegistryError) as error:
         return _complain(str(error), 1)
     except LifecycleError as error:
-        return _complain(str(error), 125)
+        return _complain(sentence_of(error, "there is no queen to ask"), 125)
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
@@ -212,6 +239,8 @@ async def _status(keeper: Keeper, options: argparse.Namespace) -> int:
         print(json.dumps(found))
         return 0
     print(f"queen-rbee   process {found['pid']}, {found['memory_mib']} MiB")
+    if found.get("problem"):
+        print(f"  {found['problem']}")
     for hive in found["hives"]:
         print(f"  rbee-hive on {hive['host']}: {_words_of(hive)}")
         for worker in hive["workers"] or ():

@@ -5,7 +5,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,21 @@ import trio
 from attrs import define
 
 from trio_lifecycle import DaemonHandle, LifecycleError
-from trio_lifecycle.demo._asking import NO_ANSWER, Asker, AskingError, address, lines_of
-from trio_lifecycle.demo._hive_registry import HiveRegistry, HiveState
-from trio_lifecycle.demo._hives import Hive
+from trio_lifecycle.demo._asking import (
+    Asker,
+    AskingError,
+    NoAnswerError,
+    address,
+    lines_of,
+    why_silent,
+)
+from trio_lifecycle.demo._hive_registry import (
+    HiveRecord,
+    HiveRegistry,
+    HiveRegistryError,
+    HiveState,
+)
+from trio_lifecycle.demo._hives import Hive, choose
 from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._options import seconds
 from trio_lifecycle.demo._passing import pass_on
@@ -44,11 +56,11 @@ _ANSWER_S: Final = 2.0
 # What a hive tells last is under way when it has ended.
 _LAST_WORDS_S: Final = 1.0
 
+# The status where a hive, or the worker of a model, could not be had.
+_UNAVAILABLE: Final = 503
+
 # The keeper who had the hives stopped stops the queen within milliseconds.
 _KEEPER_S: Final = 1.0
-
-# A connection may break before it is known that the process behind it has died.
-_DEATH_KNOWN_S: Final = 1.0
 
 
 @define
@@ -89,6 +101,7 @@ class Queen:
         self._hives: dict[str, Hive] = {}
         self._host_of: dict[str, str] = {}
         self._leaving = False
+        self._problem: str | None = None
         self.over: trio.Event = trio.Event()
 
     @property
@@ -107,8 +120,13 @@ class Queen:
 
     async def health(self, _request: Request) -> JSONResponse:
         """Say what is known of each hive."""
-        hives = [hive.as_dict() for hive in self._hives.values()]
-        return JSONResponse({"pid": os.getpid(), "memory_mib": memory_mib(), "hives": hives})
+        facts = {
+            "pid": os.getpid(),
+            "memory_mib": memory_mib(),
+            "problem": self._problem,
+            "hives": [hive.as_dict() for hive in self._hives.values()],
+        }
+        return JSONResponse(facts)
 
     async def add_hive(self, request: Request) -> JSONResponse:
         """Have a hive on a machine."""
@@ -122,27 +140,23 @@ class Queen:
         """Give a request to a hive, and pass on its answer as it comes."""
         body = await json_of(request)
         model = model_in(body)
-        hive = self._hive_for(self._choose(model))
+        host = self._choose(model)
         try:
-            return await pass_on(self._asker, hive, request.url.path, body, _why)
-        except RefusedError:
-            # Another machine may do better.
+            held = self._hive_for(host)
+            answer = await pass_on(self._asker, held, request.url.path, body, _why)
+        except RefusedError as error:
             self._host_of.pop(model, None)
+            if error.status == _UNAVAILABLE and host in self._hives:
+                # Another machine may do better.
+                self._hives[host].refused.add(model)
             raise
+        self._hives[host].refused.discard(model)
+        return answer
 
     def _choose(self, model: str) -> str:
-        """Choose a machine: that which has the model, or else the one with the fewest models.
-
-        The choice is kept, so that requests that come before the model is loaded go there, too.
-        """
-        online = [hive for hive in self._hives.values() if hive.state == "online"]
-        before = self._host_of.get(model)
-        if before is not None and (not online or before in [hive.host for hive in online]):
-            return before
-        having = [hive for hive in online if model in hive.models]
-        least = min(having or online, key=lambda hive: len(hive.models), default=Hive(HERE))
-        self._host_of[model] = least.host
-        return least.host
+        """Choose a machine, and keep to it: also requests that come before the model is loaded."""
+        best = self._host_of[model] = choose(model, self._hives.values(), self._host_of.get(model))
+        return best
 
     @asynccontextmanager
     async def _hive_for(self, host: str) -> AsyncIterator[DaemonHandle]:
@@ -180,7 +194,9 @@ class Queen:
 
     async def _stop_now(self, hive: Hive, told: list[dict[str, Any]]) -> None:
         try:
-            handle = hive.handle or await self._lifecycles.find(hive.host)
+            handle = hive.handle
+            if handle is None and hive.state != "offline":
+                handle = await self._lifecycles.find(hive.host)
             if handle is None:
                 return
             hive.leaving = True
@@ -196,9 +212,9 @@ class Queen:
 
     # --- hives ---
 
-    async def take_up(self) -> None:
+    def take_up(self, known: Iterable[HiveRecord]) -> None:
         """Find the hives that an earlier queen has left running."""
-        for record in await self._registry.hives():
+        for record in known:
             hive = self._hives[record.host] = Hive(record.host, record.state)
             hive.heard_at = record.heard_at
             if record.state != "offline":
@@ -226,9 +242,12 @@ class Queen:
             if self._leaving:
                 raise RefusedError("the queen is being stopped; ask again, and get a new one", 503)
             try:
+                if hive.handle is None:
+                    # First of all: if the queen is killed now, the next one is to look for it.
+                    await self._registry.note(host, "unknown")
                 handle = await self._lifecycles.of(host).ensure_running()
-            except LifecycleError as error:
-                self._forget_unheard(hive)
+            except (LifecycleError, HiveRegistryError) as error:
+                await self._take_back(hive)
                 what = f"there is no hive on {host}"
                 raise RefusedError(sentence_of(error, what), 503) from error
             self._hives[host] = hive
@@ -237,10 +256,13 @@ class Queen:
                 await self._note(hive, "online")
             return hive, handle
 
-    def _forget_unheard(self, hive: Hive) -> None:
-        """A machine whose name was misspelt is no hive."""
-        if not hive.heard_at and hive.handle is None:
+    async def _take_back(self, hive: Hive) -> None:
+        """Remember a hive that was not started as before; of a misspelt machine, there is none."""
+        if hive.heard_at or hive.handle is not None:
+            await self._remember(self._registry.note(hive.host, hive.state))
+        else:
             self._hives.pop(hive.host, None)
+            await self._remember(self._registry.forget(hive.host))
 
     def _watch(self, hive: Hive, handle: DaemonHandle) -> None:
         """Keep an eye on a process of a hive, unless that is done already."""
@@ -287,7 +309,16 @@ class Queen:
                 }
             )
         hive.state = state
-        await self._registry.note(hive.host, state)
+        await self._remember(self._registry.note(hive.host, state))
+
+    async def _remember(self, noting: Awaitable[None]) -> None:
+        """Have something noted; that it can't be is shown, and is no reason to leave the hives."""
+        try:
+            await noting
+        except HiveRegistryError as error:
+            self._problem = str(error)
+        else:
+            self._problem = None
 
     async def _listen(self, hive: Hive, instance_id: str, told: trio.Event) -> None:
         """Pass on what a hive tells of its workers, until it has told all, or is gone."""
@@ -315,11 +346,7 @@ class Queen:
 
 async def _why(handle: DaemonHandle, error: AskingError) -> str:
     """Say what became of a hive that does not answer; one that refuses has said it."""
-    if error.status == NO_ANSWER:
-        with trio.move_on_after(_DEATH_KNOWN_S):
-            await handle.wait_exit()
-            return f"{handle.name} has ended while it answered; ask again to have it started anew"
-    return str(error)
+    return await why_silent(handle, error) if isinstance(error, NoAnswerError) else str(error)
 
 
 async def keep_queen(options: argparse.Namespace) -> None:
@@ -328,10 +355,12 @@ async def keep_queen(options: argparse.Namespace) -> None:
     words = ["--models", str(options.models)] if options.models else []
     lifecycles = HiveLifecycles([*words, "--idle", str(options.idle)], hub.observe)
     registry = HiveRegistry(options.database)
+    # In no nursery yet, so that what is wrong leaves as it is.
+    known = await registry.hives()
     with stop_signals() as signals:
         async with Asker() as asker, trio.open_nursery() as tasks:
             queen = Queen(lifecycles, registry, asker, hub, tasks)
-            await queen.take_up()
+            queen.take_up(known)
             async with serving(options.port, *queen.routes):
                 await asked_to_stop(signals, queen.over)
                 hub.close()
@@ -349,7 +378,11 @@ def main() -> int:
     parser.add_argument("--database", type=Path, required=True, help="where hives are remembered")
     parser.add_argument("--models", type=Path, help="the folder with models, on each machine")
     parser.add_argument("--idle", type=seconds, default=300.0, help="seconds until a worker ends")
-    trio.run(keep_queen, parser.parse_args())
+    try:
+        trio.run(keep_queen, parser.parse_args())
+    except HiveRegistryError as error:
+        print(error, file=sys.stderr)
+        return 1
     return 0
 
 
