@@ -21,7 +21,7 @@ from trio_lifecycle import (
     DiedBeforeReadyError,
     PreflightError,
 )
-from trio_lifecycle.demo import _hub, worker
+from trio_lifecycle.demo import _doors, _hub, worker
 from trio_lifecycle.demo._asking import Asker, AskingError, lines_of, words_in
 from trio_lifecycle.demo._hive_registry import HiveRegistry, HiveRegistryError
 from trio_lifecycle.demo._hives import Hive, choose
@@ -488,3 +488,16 @@ def test_a_name_that_no_file_can_have_is_that_of_no_model(tmp_path: Path) -> Non
     for name in ("x" * 300, "a\0b", "\ud800"):
         with pytest.raises(ModelError, match="there is no model"):
             find_model(name, tmp_path)
+
+
+# --- the ways in ---
+
+
+def test_ctrl_c_while_a_program_is_imported_leaves_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(_name: str) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert 130 == _doors.keeper()

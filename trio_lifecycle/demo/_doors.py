@@ -8,6 +8,7 @@ from typing import Final
 # What the extra `demo` brings.
 _NEEDED: Final = ("starlette", "hypercorn")
 _WRONG_USE: Final = 2
+_INTERRUPTED: Final = 130
 
 
 def lacks_extra() -> bool:
@@ -27,8 +28,12 @@ def _enter(name: str, program: str) -> int:
     if lacks_extra():
         print(f"{name}: {advice('demo')}", file=sys.stderr)
         return _WRONG_USE
-    # Here, for without the extra it can't be imported.
-    status: int = importlib.import_module(f"trio_lifecycle.demo.{program}").main()
+    try:
+        # Here, for without the extra it can't be imported.
+        status: int = importlib.import_module(f"trio_lifecycle.demo.{program}").main()
+    except KeyboardInterrupt:
+        # It takes a while to import all that, and who has waited enough needs no traceback.
+        return _INTERRUPTED
     return status
 
 
