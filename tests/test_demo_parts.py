@@ -31,7 +31,7 @@ from trio_lifecycle.demo._models import ModelError, find_model, model_names
 from trio_lifecycle.demo._options import seconds
 from trio_lifecycle.demo._passing import pass_on
 from trio_lifecycle.demo._sentences import sentence_of
-from trio_lifecycle.demo._serving import RefusedError, Stream
+from trio_lifecycle.demo._serving import RefusedError, Request, Stream, json_of
 from trio_lifecycle.demo._workers import Worker
 from trio_lifecycle.demo.hive_lifecycle import checks, llama_server
 from trio_lifecycle.demo.worker import LoadError, load
@@ -488,6 +488,18 @@ def test_a_name_that_no_file_can_have_is_that_of_no_model(tmp_path: Path) -> Non
     for name in ("x" * 300, "a\0b", "\ud800"):
         with pytest.raises(ModelError, match="there is no model"):
             find_model(name, tmp_path)
+
+
+# --- requests ---
+
+
+async def test_who_goes_before_the_request_is_through_is_no_failure_of_the_service() -> None:
+    async def receive() -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return {"type": "http.disconnect"}
+
+    with pytest.raises(RefusedError, match="the request broke off"):
+        await json_of(Request({"type": "http"}, receive))
 
 
 # --- the ways in ---

@@ -12,7 +12,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -76,18 +76,24 @@ async def json_of(request: Request) -> dict[str, Any]:
     Raises:
         RefusedError: It has none.
     """
-    body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _LONGEST_BODY_BYTES:
-            raise RefusedError(f"the request is longer than {_LONGEST_BODY_BYTES:,} bytes", 413)
     try:
-        value = json.loads(body or b"{}")
+        value = json.loads(await _body_of(request) or b"{}")
+    except ClientDisconnect as error:
+        raise RefusedError("the request broke off") from error
     except (ValueError, RecursionError) as error:
         raise RefusedError(f"the request is no JSON: {error}") from error
     if not isinstance(value, dict):
         raise RefusedError("the request must be a JSON object")
     return value
+
+
+async def _body_of(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _LONGEST_BODY_BYTES:
+            raise RefusedError(f"the request is longer than {_LONGEST_BODY_BYTES:,} bytes", 413)
+    return body
 
 
 def model_in(body: dict[str, Any]) -> str:
