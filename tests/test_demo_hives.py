@@ -56,18 +56,29 @@ def ask(url: str, model: str) -> set[str]:
     return {host for host, found in workers.items() for each in found if each["model"] == model}
 
 
+def refusing(url: str, model: str) -> str:
+    """Ask for a model that can't be loaded; give the machine that says so."""
+    answer = post(url, "/v1/completions", model=model)
+    assert 503 == answer.status_code
+    host, _, _ = str(answer.json()["error"]["message"]).partition(":")
+    return host
+
+
 @pytest.mark.slow
 def test_a_model_stays_on_its_machine_and_a_new_one_goes_where_there_are_fewest(
     tmp_path: Path,
 ) -> None:
     for name in ("one", "two"):
         (tmp_path / f"{name}.txt").write_text(TEXT)
+    (tmp_path / "vast.toml").write_text('file = "one.txt"\nmemory_mib = 1e9')
     with queen(tmp_path) as (process, url):
         for host in ("here", "there"):
             assert post(url, "/hives", host=host).is_success
         (first,), (second,) = ask(url, "one"), ask(url, "two")
         assert {"here", "there"} == {first, second}
         assert {first} == ask(url, "one")
+        # Where one machine has no room, another may have.
+        assert {"here", "there"} == {refusing(url, "vast"), refusing(url, "vast")}
         pid = hives_of(url)[first][1]
         assert pid is not None
         with events(url) as told:

@@ -114,11 +114,11 @@ def _broken(url: object, error: httpx.HTTPError) -> NoAnswerError:
 
 
 async def why_silent(daemon: DaemonHandle, error: NoAnswerError) -> str:
-    """Say why a service gave no answer: it has ended, most often."""
+    """Say why a service gave no answer, or half of one: it has ended, most often."""
     with trio.move_on_after(DEATH_KNOWN_S):
         await daemon.wait_exit()
         return f"{daemon.name} has ended while it answered; ask again to have it started anew"
-    return str(error)
+    return f"{daemon.name} is out of reach, but was not seen to end; ask again ({error})"
 
 
 async def _bits(answer: httpx.Response) -> AsyncGenerator[bytes]:
