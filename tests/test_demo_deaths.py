@@ -138,7 +138,10 @@ def test_a_hive_that_hangs_is_unknown_until_it_answers_again(
     # A queen that has stopped her hives goes, too, also when a keeper that was interrupted can't
     # stop her any more.
     queen = system.queen_pid
-    (told,) = post(system.url, "/stop").json()["hives"]
+    with client(system.url) as asker:
+        (told,) = asker.post("/stop").json()["hives"]
+        refused = asker.post("/hives", json={"host": "localhost"}).json()["error"]["message"]
+    assert "the queen is being stopped; ask again, and get a new one" == refused
     await_death(queen)
     assert ("localhost", pid, False) == (told["host"], told["pid"], is_alive(pid))
     system.is_stopped = True
