@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import trio
 
 from tests.cli import is_alive
 from tests.demo import await_death, client, events, hive, post, service
+from trio_lifecycle.demo._hive_registry import HiveRegistry
 
 TEXT = "the cat sat on the mat " * 50
 
@@ -164,3 +166,22 @@ def test_weights_are_served_by_llama_cpp(tmp_path: Path) -> None:
     text = answer_of(tmp_path, os.environ)
     assert '"text"' in text
     assert text.endswith("data: [DONE]\n\n")
+
+
+# --- what is remembered of a hive ---
+
+
+def test_a_hive_that_was_noted_but_never_started_is_looked_for_once(tmp_path: Path) -> None:
+    """Its queen was killed between the two; who was offline is not even looked for."""
+    registry = HiveRegistry(tmp_path / "queen.sqlite")
+    trio.run(registry.note, "noted", "unknown")
+    trio.run(registry.note, "long gone", "offline")
+    (tmp_path / "silent").touch()
+    with queen(tmp_path) as (_, url), client(url) as asker:
+        (told,) = asker.post("/stop").json()["hives"]
+        assert told["error"].startswith("the hive on noted can't be stopped: ")
+    (tmp_path / "silent").unlink()
+    with queen(tmp_path) as (_, url):
+        assert [] == post(url, "/stop").json()["hives"]
+    states = {hive.host: hive.state for hive in trio.run(registry.hives)}
+    assert {"noted": "offline", "long gone": "offline"} == states

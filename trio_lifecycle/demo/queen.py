@@ -13,7 +13,7 @@ from typing import Any, Final
 import trio
 from attrs import define
 
-from trio_lifecycle import DaemonHandle, LifecycleError
+from trio_lifecycle import DaemonHandle, DaemonStateUnknownError, LifecycleError
 from trio_lifecycle.demo._asking import (
     Asker,
     AskingError,
@@ -198,6 +198,7 @@ class Queen:
             if handle is None and hive.state != "offline":
                 handle = await self._lifecycles.find(hive.host)
             if handle is None:
+                await self._note(hive, "offline")
                 return
             hive.leaving = True
             report = await handle.stop()
@@ -247,7 +248,9 @@ class Queen:
                     await self._registry.note(host, "unknown")
                 handle = await self._lifecycles.of(host).ensure_running()
             except (LifecycleError, HiveRegistryError) as error:
-                await self._take_back(hive)
+                if not isinstance(error, DaemonStateUnknownError):
+                    # Cancelled meanwhile, nobody is left to be told.
+                    await self._take_back(hive)  # noqa: ASYNC120
                 what = f"there is no hive on {host}"
                 raise RefusedError(sentence_of(error, what), 503) from error
             self._hives[host] = hive
