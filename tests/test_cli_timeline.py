@@ -182,3 +182,14 @@ def test_an_option_that_is_none_is_named(ask: Ask) -> None:
 
 def test_the_documented_exit_statuses_are_those_of_the_program() -> None:
     assert "\n".join(table(TIMELINE_EXIT_STATUSES)) in cli.PAGE.read_text()
+
+
+def test_the_last_mark_of_the_axis_stays_within_the_page() -> None:
+    drawn = page(lives([{**LIFE[0]}, {**LIFE[1], "time": 102.53}]))
+    assert '<span style="left:79.0514%">2 s</span>' in drawn
+    assert '<span class="late" style="right:1.1858%">2.5 s</span>' in drawn
+
+
+def test_a_daemon_that_had_to_be_killed_is_shown_so() -> None:
+    stopped = {"event": "stopped", "time": 109.0, "rung": "SIGKILL", **WHO}
+    assert '<td class="reason">killed</td>' in page(lives([*LIFE[:4], stopped]))

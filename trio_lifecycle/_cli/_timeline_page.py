@@ -16,6 +16,9 @@ _LEAST_SPAN_S: Final = 0.001
 _STEPS: Final = (1, 2, 5, 10)
 _MOST_MARKS: Final = 8
 
+# From which part of the span on a mark of the axis is at its end.
+_LATE: Final = 0.9
+
 _OUTCOMES: Final = {
     "ready": "is up",
     "adopted": "ran before, is up",
@@ -142,7 +145,12 @@ def _chart(lives: Sequence[Life], scale: Scale) -> Iterator[str]:
 
 def _axis(scale: Scale) -> Iterator[str]:
     for at in scale.marks():
-        yield f'<span style="left:{scale.percent(at)}">{at:g} s</span>'
+        # At the right end there is room for its words only at its left.
+        if at > _LATE * scale.span:
+            place = f'class="late" style="right:{scale.percent(scale.span - at)}"'
+        else:
+            place = f'style="left:{scale.percent(at)}"'
+        yield f"<span {place}>{at:g} s</span>"
 
 
 def _by_starter(lives: Iterable[Life]) -> list[tuple[str, list[Life]]]:
@@ -221,4 +229,6 @@ def _figure(number: float | None) -> str:
 
 def _outcome(life: Life) -> str:
     words = _OUTCOMES.get(life.outcome, "goes on")
+    if (life.outcome, life.rung) == ("stopped", "SIGKILL"):
+        words = "killed"
     return f"{words}: {life.reason}" if life.reason else words

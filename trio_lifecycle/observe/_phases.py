@@ -71,6 +71,7 @@ class Life:
         outcome: The kind of its last event that decides: "died" stays when it was stopped later. A
             start that nobody waited for any more is "given_up", and no failure.
         reason: What was said of a failure.
+        rung: The last step that was taken to stop it, such as "SIGTERM"; empty if there was none.
         goes_on: Whether its end was not told.
     """
 
@@ -83,6 +84,7 @@ class Life:
     phases: list[Phase] = field(factory=list)
     outcome: str = ""
     reason: str = ""
+    rung: str = ""
     goes_on: bool = True
 
     @property
@@ -192,6 +194,7 @@ def _note_facts(life: Life, event: Mapping[str, Any]) -> None:
         life.pid = pid
     life.url = _text(event, "url") or life.url
     life.host = _text(event, "host") or life.host
+    life.rung = _text(event, "rung") or life.rung
     life.adopted = life.adopted or kind == "adopted"
     if (kind, event.get("error")) == ("failed", "Cancelled"):
         life.outcome = "given_up"
