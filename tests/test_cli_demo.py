@@ -1,6 +1,7 @@
 """``trio-lifecycle demo``: four programs that start each other, stopped at any moment."""
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -139,10 +140,14 @@ def wait_for(run: Run, kind: str, name: str) -> None:
     """Wait for an event of a daemon."""
 
     def found() -> bool | None:
-        told = [(each["event"], each["name"]) for each in run.events()]
-        return (kind, name) in told or None
+        return (kind, name) in told_by(run) or None
 
     run.wait_for(found, f"{kind} of {name}")
+
+
+def told_by(run: Run) -> list[tuple[str, str]]:
+    """Give each event, and of which daemon it is."""
+    return [(each["event"], each["name"]) for each in run.events()]
 
 
 def wait_until_free() -> None:
@@ -171,6 +176,13 @@ def test_what_is_kept_is_used_by_the_next_and_stopped_by_the_keeper(all_stopped:
         assert 130 == third.interrupt()
     assert "demo: Ctrl-C: leaving all of it" in third.err
     assert cli.is_alive(int(pid[1]))
+    with on_terminal("demo") as fourth:
+        fourth.line("A context manager is .", "terminal")
+        os.kill(int(pid[1]), signal.SIGKILL)
+        assert 125 == fourth.end()
+    assert "queen-rbee has ended while it answered" in fourth.text("terminal")
+    assert "queen-rbee does not run any more" in fourth.text("terminal")
+    assert "left running; see" not in fourth.text("terminal")
 
 
 def test_a_queen_that_dies_meanwhile_is_told_of_and_its_hive_is_stopped() -> None:
@@ -179,7 +191,8 @@ def test_a_queen_that_dies_meanwhile_is_told_of_and_its_hive_is_stopped() -> Non
         pids = {each["name"]: each["pid"] for each in run.events() if each["event"] == "ready"}
         os.kill(pids["queen-rbee"], signal.SIGKILL)
         assert 125 == run.end()
-    assert run.err.startswith("trio-lifecycle: ")
+    assert "trio-lifecycle: queen-rbee has ended while it answered\n" == run.err
+    assert ("died", "queen-rbee") in told_by(run)
     assert not any(map(cli.is_alive, pids.values()))
     wait_until_free()
 
@@ -215,7 +228,7 @@ def test_a_queen_that_does_not_stop_its_hives_is_killed_with_them(tmp_path: Path
     assert "/stop answered with status 500" in run.err
     assert run.out.endswith("all that was left has been killed\n")
     ends = [line.split()[1] for line in run.out.splitlines()[-5:-1]]
-    assert ["gone", "killed", "killed", "killed"] == ends
+    assert ["killed"] * 4 == ends
     wait_until_free()
 
 
@@ -225,7 +238,7 @@ def test_a_hive_that_can_neither_be_stopped_nor_killed_is_told_of(tmp_path: Path
     with demo("--hosts", "nowhere.invalid", programs=programs) as run:
         assert 125 == run.end()
     assert "trio-lifecycle: the hive on nowhere.invalid can't be killed: " in run.err
-    assert "killed\n" not in run.out
+    assert "has been killed" not in run.out
     cli.forget("rbee-hive@nowhere.invalid")
     wait_until_free()
 
@@ -405,9 +418,43 @@ def test_a_long_wait_is_told_of_now_and_then_where_nothing_moves(tmp_path: Path)
 
 
 def test_what_was_not_seen_to_be_gone_is_named() -> None:
-    said = _demo_end.farewell(3, ["rbee-hive@gpu-2", "w@m"])
-    assert "of 3 daemons these were not seen to be gone: rbee-hive@gpu-2, w@m" == said
+    said = _demo_end.remainder(["rbee-hive@gpu-2", "w@m"])
+    assert said.startswith("not seen to be gone: rbee-hive@gpu-2, w@m; stop what is left")
+    assert "1 daemon was started, and nothing is left of it" == _demo_end.farewell(1)
 
 
 def test_the_documented_exit_statuses_are_those_of_the_program() -> None:
     assert "\n".join(table(DEMO_EXIT_STATUSES)) in cli.PAGE.read_text()
+
+
+def test_a_hive_that_is_killed_is_told_of_and_so_are_its_workers(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    with demo("--json", "--timeline", str(page)) as run:
+        wait_for(run, "ready", "llm-worker-rbee@pydoc")
+        hive = next(each for each in run.events() if each["name"] == DAEMONS[1] and "pid" in each)
+        os.kill(hive["pid"], signal.SIGKILL)
+        assert 125 == run.end()
+    assert "not seen to be gone" not in run.err
+    assert {("died", DAEMONS[1]), ("stopped", DAEMONS[2])} <= {*told_by(run)}
+    assert "is up" not in page.read_text()
+
+
+def test_of_a_long_text_a_small_terminal_shows_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.setattr(_demo_stage, "STDOUT", theirs)
+    for name, value in {"TERM": "xterm", "COLUMNS": "40", "LINES": "10"}.items():
+        monkeypatch.setenv(name, value)
+    with (tmp_path / "out").open("w") as file:
+        stage = _demo_stage.Stage(Outlet(file.fileno(), lambda: None))
+        stage.begin()
+        stage.show_rows(some_rows())
+        stage.begin_text("Once")
+        stage.go_on(" upon a time" * 20 + " the end")
+        shown = (tmp_path / "out").read_text().splitlines()[-4:]
+        stage.end()
+    os.close(ours)
+    os.close(theirs)
+    assert ["", True, True] == [shown[0].strip(), *("upon" in line for line in shown[1:3])]
+    assert shown[-1].endswith("the end")

@@ -1,12 +1,12 @@
 """Whoever watches the demo: hears what all programs tell, and has it shown."""
 
 import json as json_module
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import trio
-from attrs import evolve
 
 from trio_lifecycle._cli._demo_rows import Row, Who, rows
 from trio_lifecycle._cli._demo_stage import Stage
@@ -15,10 +15,14 @@ from trio_lifecycle._cli._session import Session
 from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle.demo._asking import Asker, AskingError, address, lines_of
 from trio_lifecycle.demo._hub import Hub
+from trio_lifecycle.observe._phases import is_event
 
 # How often the picture is drawn anew, and the programs are asked how much memory they use.
 _PICTURE_S: Final = 0.1
 _MEMORY_S: Final = 0.5
+
+# What has happened is told by each program to the next.
+_ON_ITS_WAY_S: Final = 0.02
 
 # The queen asks its hives every second, and so knows of a new worker no sooner.
 _MEMORY_KNOWN_S: Final = 2.0
@@ -34,12 +38,10 @@ class Audience:
 
     Attributes:
         events: What happened, of all programs.
-        killed: Whether all were killed whose end nobody has told.
     """
 
     def __init__(self, session: Session, hub: Hub, *, json: bool) -> None:
         self.events: list[dict[str, Any]] = []
-        self.killed = False
         self._session = session
         self._hub = hub
         self._stage = None if json else Stage(session.out)
@@ -136,6 +138,15 @@ class Audience:
         if self._stage is None:
             self._session.out.write(json_line(event))
 
+    def note_end(self, row: Row) -> None:
+        """Take down that a daemon is gone whose own starter, killed as it was, tells of nothing."""
+        told = [each for each in self.events if each.get("by") == row.by]
+        last = [each for each in told if each["name"] == row.name and is_event(each)][-1]
+        same = {key: last[key] for key in ("by", "name", "instance_id", "host") if key in last}
+        # What never had a process was given up.
+        how = {"pid": row.pid, "rung": "SIGKILL"} if row.pid is not None else {}
+        self._note(json_module.dumps({**same, "event": "stopped", "time": time.time(), **how}))
+
     async def _ask_memory(self, url: str) -> None:
         while True:
             try:
@@ -149,10 +160,7 @@ class Audience:
 
     def rows(self) -> list[Row]:
         """Give the rows of the table."""
-        found = rows(self.events, self._memory)
-        if self.killed:
-            found = [evolve(row, state="killed") if row.goes_on else row for row in found]
-        return found
+        return rows(self.events, self._memory)
 
     async def _draw(self) -> None:
         found: list[Row] = []
@@ -162,8 +170,15 @@ class Audience:
             self._stage.show_rows(found)
             await trio.sleep(_PICTURE_S)
 
+    async def announce(self, text: str) -> None:
+        """Tell people what comes, below what has come: that is on its way."""
+        if self._stage is not None:
+            await trio.sleep(_ON_ITS_WAY_S)
+            self._stage.show_rows(self.rows())
+            self._stage.say(text)
+
     def tell(self, text: str) -> None:
-        """Tell people what comes."""
+        """Tell people at once."""
         if self._stage is not None:
             self._stage.say(text)
 

@@ -8,7 +8,6 @@ import trio
 from trio_lifecycle._cli._codes import ALL_WELL, NOT_KEPT_UP
 from trio_lifecycle._cli._demo_audience import Audience
 from trio_lifecycle._errors import LifecycleError
-from trio_lifecycle._handle import DaemonHandle
 from trio_lifecycle._proc import read_stat
 from trio_lifecycle.demo._asking import AskingError
 from trio_lifecycle.demo._sentences import sentence_of
@@ -46,7 +45,7 @@ class End:
         """Wait no longer for those who are to go: kill them."""
         self._in_order.cancel()
 
-    async def come(self, queen: DaemonHandle) -> int:
+    async def come(self) -> int:
         """Stop all, see that it is gone, and say so.
 
         Returns:
@@ -55,13 +54,17 @@ class End:
         self._audience.tell("rbee-keeper stop:")
         status = await self._stop()
         if self._in_order.cancelled_caught or status is None:
-            return await self._kill(queen)
+            return await self._kill()
         await self._audience.hear_all(_LAST_WORDS_S)
+        await self._see_them_gone(everywhere=False)
         self._audience.close()
         every = self._audience.rows()
         left = [row.name for row in every if row.goes_on]
-        self._audience.tell(farewell(len(every), left))
-        return NOT_KEPT_UP if left else status
+        if left:
+            self._audience.complain(remainder(left))
+            return NOT_KEPT_UP
+        self._audience.tell(farewell(sum(row.pid is not None for row in every)))
+        return status
 
     async def _stop(self) -> int | None:
         """Stop all in order; None where that can't be done."""
@@ -83,21 +86,17 @@ class End:
             self._audience.complain(problem)
         return NOT_KEPT_UP if problems else ALL_WELL
 
-    async def _kill(self, queen: DaemonHandle) -> int:
+    async def _kill(self) -> int:
         """Kill all. The queen is the first, so that nothing is started any more."""
         problems: list[str] = []
         with trio.move_on_after(_KILL_S) as patience:
-            try:
-                await queen.kill()
-            except LifecycleError as error:
-                problems.append(sentence_of(error, "queen-rbee can't be killed"))
+            await self._kill_queen(problems)
             async with trio.open_nursery() as nursery:
                 for host in self._hosts:
                     nursery.start_soon(self._kill_hive, host, problems)
         if patience.cancelled_caught:
             problems.append(f"not all was seen to be gone within {_KILL_S:.0f} s")
-        await self._see_them_gone()
-        self._audience.killed = not problems
+        await self._see_them_gone(everywhere=not problems)
         self._audience.close()
         for problem in problems:
             self._audience.complain(problem)
@@ -105,6 +104,15 @@ class End:
             self._audience.tell("all that was left has been killed")
         # Unless a signal counts for more: it was not stopped as it should have been.
         return NOT_KEPT_UP
+
+    async def _kill_queen(self, problems: list[str]) -> None:
+        # Another one, where that which was used has died.
+        queen = self._keeper.used
+        try:
+            if queen is not None:
+                await queen.kill()
+        except LifecycleError as error:
+            problems.append(sentence_of(error, "queen-rbee can't be killed"))
 
     async def _kill_hive(self, host: str, problems: list[str]) -> None:
         try:
@@ -114,24 +122,43 @@ class End:
         except LifecycleError as error:
             problems.append(sentence_of(error, f"the hive on {host} can't be killed"))
 
-    async def _see_them_gone(self) -> None:
-        pids = {row.pid for row in self._audience.rows() if row.goes_on and not row.host}
+    async def _see_them_gone(self, *, everywhere: bool) -> None:
+        """See that those are gone, too, of whom nobody tells any more: workers of a killed hive.
+
+        Args:
+            everywhere: Whether they are on other machines, where they can't be seen from here.
+        """
+        quiet = [row for row in self._audience.rows() if row.goes_on]
+        here = [row for row in quiet if not row.host]
         with trio.move_on_after(_GUARDED_S):
-            while any(map(_is_there, pids)):  # noqa: ASYNC110  # nobody tells
+            while any(_is_there(row.pid) for row in here):  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(_LOOK_S)
+        for row in quiet:
+            if everywhere if row.host else not _is_there(row.pid):
+                self._audience.note_end(row)
 
 
 def _is_there(pid: int | None) -> bool:
-    return pid is not None and read_stat(pid) is not None
+    stat = None if pid is None else read_stat(pid)
+    return stat is not None and not stat.dead
 
 
-def farewell(started: int, left: Sequence[str]) -> str:
-    """Say what became of all, in a sentence.
+def farewell(started: int) -> str:
+    """Say that nothing is left.
 
     Args:
-        started: How many there were.
+        started: Of how many.
+    """
+    if started == 1:
+        return "1 daemon was started, and nothing is left of it"
+    return f"{started} daemons were started, and nothing is left of them"
+
+
+def remainder(left: Sequence[str]) -> str:
+    """Say what is left, perhaps, and the cure.
+
+    Args:
         left: Who was not seen to be gone.
     """
-    if left:
-        return f"of {started} daemons these were not seen to be gone: {', '.join(left)}"
-    return f"{started} daemons were started, and nothing is left of them"
+    names = ", ".join(left)
+    return f"not seen to be gone: {names}; stop what is left of that with: rbee-keeper stop"

@@ -10,8 +10,7 @@ from trio_lifecycle._cli._demo_audience import Audience
 from trio_lifecycle._cli._demo_end import End
 from trio_lifecycle._cli._session import Session
 from trio_lifecycle._errors import LifecycleError
-from trio_lifecycle._handle import DaemonHandle
-from trio_lifecycle.demo._asking import AskingError
+from trio_lifecycle.demo._asking import NO_ANSWER, AskingError
 from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._models import PYDOC
 from trio_lifecycle.demo._programs import state_folder
@@ -21,6 +20,13 @@ from trio_lifecycle.demo.queen_lifecycle import HERE
 
 PROMPT: Final = "A context manager is"
 _WORDS: Final = 48
+
+# A connection may break before it is known that the process behind it has died.
+_DEATH_KNOWN_S: Final = 1.0
+
+_NOT_LEFT: Final = (
+    "queen-rbee does not run any more; if it has left hives, stop them with: rbee-keeper stop"
+)
 
 
 class Play:
@@ -50,7 +56,6 @@ class Play:
         self._keeper = Keeper(state_folder() / "queen.sqlite", observer=hub.observe)
         self.audience = Audience(session, hub, json=json)
         self._end = End(self._keeper, self.audience, hosts)
-        self._queen: DaemonHandle | None = None
 
     async def __call__(self) -> int:
         """Play to the end, or until a signal comes.
@@ -62,7 +67,8 @@ class Play:
 
     @property
     def _leaves(self) -> bool:
-        return self._keep or (self._queen is not None and self._queen.origin == "adopted")
+        queen = self._keeper.used
+        return self._keep or (queen is not None and queen.origin == "adopted")
 
     def _farewell(self, key: str) -> str:
         return "leaving all of it" if self._leaves else f"stopping everything ({key} kills at once)"
@@ -79,7 +85,7 @@ class Play:
                 self.audience.complain(sentence_of(error, "queen-rbee can't be had"))
                 status = NOT_KEPT_UP
             except AskingError as error:
-                self.audience.complain(str(error))
+                self.audience.complain(await self._why(error))
                 status = NOT_KEPT_UP
             finally:
                 # What was started is stopped, also after Ctrl-C; bounded by its own patience.
@@ -87,10 +93,22 @@ class Play:
                     status = await self._close() or status
         return status
 
+    async def _why(self, error: AskingError) -> str:
+        """Say what became of a queen that does not answer; one that refuses has said why."""
+        queen = self._keeper.used
+        if queen is not None and (self._leaves or error.status == NO_ANSWER):
+            with trio.move_on_after(_DEATH_KNOWN_S):
+                await queen.wait_exit()
+                # That tells of her death.
+                await queen.stop()
+                if error.status == NO_ANSWER:
+                    return "queen-rbee has ended while it answered"
+        return str(error)
+
     async def _act(self) -> None:
         audience = self.audience
         audience.tell("rbee-keeper has queen-rbee running, and leaves it so:")
-        self._queen = queen = await self._keeper.queen()
+        queen = await self._keeper.queen()
         if queen.origin == "adopted":
             audience.tell("queen-rbee ran already: it is used, and left running")
         audience.hear(queen)
@@ -98,23 +116,43 @@ class Play:
             # Without others it would get one with the first request.
             await self._keeper.add_hive(HERE)
         for host in self._hosts:
-            audience.tell(f"queen-rbee has a hive on {host}, over SSH:")
+            await audience.announce(f"queen-rbee has a hive on {host}, over SSH:")
             await self._keeper.add_hive(host)
-        audience.tell("a text is to be continued: a hive has a worker load a model for that")
+        await audience.announce(
+            "a text is to be continued: a hive has a worker load a model for that"
+        )
         with audience.text(PROMPT) as show:
             await self._keeper.infer(PROMPT, PYDOC, _WORDS, show)
         vector = await self._keeper.embed(PROMPT)
-        audience.tell(f"a text has become a vector of {len(vector)} numbers, by the fifth program")
+        await audience.announce(
+            f"a text has become a vector of {len(vector)} numbers, by the fifth program"
+        )
         await audience.hear_memory()
 
     async def _close(self) -> int:
-        if self._queen is None:
+        if self._keeper.used is None:
             self.audience.close()
             self.audience.tell("nothing is left: queen-rbee was not up yet")
             return ALL_WELL
         if self._leaves:
-            self.audience.close()
-            self.audience.tell("all is left running; see: rbee-keeper status")
-            self.audience.tell("stop it with: rbee-keeper stop")
-            return ALL_WELL
-        return await self._end.come(self._queen)
+            return await self._leave()
+        return await self._end.come()
+
+    async def _leave(self) -> int:
+        is_left = await self._is_left()
+        self.audience.close()
+        if not is_left:
+            self.audience.complain(_NOT_LEFT)
+            return NOT_KEPT_UP
+        self.audience.tell("all is left running; see: rbee-keeper status")
+        self.audience.tell("stop it with: rbee-keeper stop")
+        return ALL_WELL
+
+    async def _is_left(self) -> bool:
+        """Whether a queen runs, as it was to be; another program may have stopped or killed her."""
+        with trio.move_on_after(_DEATH_KNOWN_S):
+            try:
+                return await self._keeper.status() is not None
+            except (LifecycleError, AskingError):
+                pass
+        return True

@@ -43,6 +43,7 @@ class Row:
     """A daemon in the table.
 
     Attributes:
+        by: Which program has told of it.
         name: What it is called.
         depth: How many there are above it.
         state: How it is, in a word.
@@ -54,6 +55,7 @@ class Row:
         goes_on: Whether it was not seen to be gone.
     """
 
+    by: str
     name: str
     depth: int
     state: str
@@ -97,9 +99,10 @@ def _row(life: Life, depth: int, memory: Mapping[Who, int]) -> Row:
     # What has died is being cleaned up after, which is nobody's to wait for.
     goes_on = life.goes_on and life.outcome not in _OVER
     return Row(
+        by=life.by,
         name=life.name,
         depth=depth,
-        state=_STATES[last.name] if goes_on else _OVER.get(life.outcome, "gone"),
+        state=_STATES[last.name] if goes_on else _over(life),
         pid=life.pid,
         host=life.host or _host_in(life.name),
         ready_after_s=_ready_after_s(life),
@@ -107,6 +110,12 @@ def _row(life: Life, depth: int, memory: Mapping[Who, int]) -> Row:
         since=last.begin,
         goes_on=goes_on,
     )
+
+
+def _over(life: Life) -> str:
+    if (life.outcome, life.rung) == ("stopped", "SIGKILL"):
+        return "killed"
+    return _OVER.get(life.outcome, "gone")
 
 
 def _host_in(name: str) -> str:

@@ -100,9 +100,16 @@ class Stage:
 
     def _draw(self) -> None:
         if self.moves and self._live.is_started:
-            parts: list[Any] = [self._table()]
-            parts += [Text(f"\n{printable(self._text)}")] if self._text else []
+            parts: list[Any] = [self._table()] if self._rows else []
+            parts += ["", *self._last_lines()] if self._text else []
             self._live.update(Group(*parts), refresh=True)
+
+    def _last_lines(self) -> list[Text]:
+        """Give as many of the text's last lines as there is room for below the table."""
+        lines = Text(printable(self._text)).wrap(self._console, self._console.width)
+        # The head of the table, the empty line, and the one where the cursor is.
+        room = self._console.height - len(self._rows) - 3
+        return list(lines)[-max(room, 1) :]
 
 
 class _Steps:

@@ -51,6 +51,9 @@ class Keeper:
         database: Where the queen remembers her hives.
         words: What else she is started with, where she does not run.
         observer: Hears what happens to her.
+
+    Attributes:
+        used: The queen that was had up last; None before the first.
     """
 
     def __init__(
@@ -60,14 +63,25 @@ class Keeper:
         self._args = ["--database", str(database), *words]
         self._observer = observer
         self._asker = Asker()
-        self._queen: DaemonHandle | None = None
+        self.used: DaemonHandle | None = None
 
     async def queen(self) -> DaemonHandle:
         """Have the queen up."""
+        if self.used is None:
+            self.used = await ensure_queen_running(self._args, self._observer)
+        elif await self.used.check() != "running":
+            self.used = await self._next(self.used)
+        return self.used
+
+    async def _next(self, before: DaemonHandle) -> DaemonHandle:
         # One that was killed just now may not be seen to be gone yet, but does not answer.
-        if self._queen is None or await self._queen.check() != "running":
-            self._queen = await ensure_queen_running(self._args, self._observer)
-        return self._queen
+        queen = await ensure_queen_running(self._args, self._observer)
+        if queen.instance_id == before.instance_id:
+            # It was slow, and is still the one that was started here, if it was.
+            return before
+        # Whoever observes hears that she has died.
+        await before.stop()
+        return queen
 
     async def infer(self, text: str, model: str, words: int, show: Callable[[str], object]) -> None:
         """Have a text continued.

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -295,6 +295,7 @@ class Queen:
                 await self._note(hive, "unknown")
             if await handle.check() == "gone" and hive.handle is handle:
                 hive.handle, hive.facts = None, {}
+                await _tell_of_death(handle)
                 await self._note(hive, "offline")
         else:
             hive.heard_at = time.time()
@@ -345,6 +346,12 @@ class Queen:
             listening.is_over = True
         except (AskingError, ValueError):
             pass
+
+
+async def _tell_of_death(handle: DaemonHandle) -> None:
+    """Have observers hear that a hive has died."""
+    with suppress(LifecycleError):
+        await handle.stop()
 
 
 async def _why(handle: DaemonHandle, error: AskingError) -> str:
