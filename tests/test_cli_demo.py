@@ -323,10 +323,13 @@ def test_ctrl_c_on_a_terminal_is_told_above_the_table_and_without_colours_if_so_
     assert "3 daemons were started, and nothing is left of them" in text
 
 
-def test_a_page_that_cannot_be_written_is_told_before_anything_is_started(ask: cli.Ask) -> None:
-    done = ask("demo", "--timeline", "/nowhere/page.html")
+@pytest.mark.parametrize("page", ["/nowhere/page.html", "/"])
+def test_a_page_that_cannot_be_written_is_told_before_anything_is_started(
+    page: str, ask: cli.Ask
+) -> None:
+    done = ask("demo", "--timeline", page)
     assert (2, "") == (done.status, done.out)
-    assert "trio-lifecycle: /nowhere/page.html can't be written" in done.err
+    assert f"trio-lifecycle: {page} can't be written" in done.err
 
 
 @pytest.mark.parametrize("door", ["keeper", "queen", "hive", "worker", "embedding_worker"])

@@ -193,3 +193,15 @@ def test_the_last_mark_of_the_axis_stays_within_the_page() -> None:
 def test_a_daemon_that_had_to_be_killed_is_shown_so() -> None:
     stopped = {"event": "stopped", "time": 109.0, "rung": "SIGKILL", **WHO}
     assert '<td class="reason">killed</td>' in page(lives([*LIFE[:4], stopped]))
+
+
+def test_a_page_may_go_into_a_pipe(ask: cli.Ask, tmp_path: Path) -> None:
+    events = written(tmp_path / "events", LIFE)
+    reader, writer = os.pipe()
+    try:
+        done = ask("timeline", events, "-o", f"/dev/fd/{writer}")
+        assert (0, "", "") == (done.status, done.out, done.err)
+        assert os.read(reader, 15) == b"<!DOCTYPE html>"
+    finally:
+        os.close(reader)
+        os.close(writer)

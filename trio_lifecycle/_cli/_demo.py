@@ -1,5 +1,6 @@
 """``trio-lifecycle demo``: four programs that start each other, at work."""
 
+import os
 from pathlib import Path
 
 import trio
@@ -43,11 +44,22 @@ def run_demo(wanted: Wanted) -> int:
     # Here, for nothing else needs what it brings.
     from trio_lifecycle._cli._demo_play import Play
 
-    if wanted.timeline is not None and not Path(wanted.timeline).absolute().parent.is_dir():
-        say(f"{printable(wanted.timeline)} can't be written: its folder is not there")
+    if wanted.timeline is not None and (problem := _problem_with(Path(wanted.timeline))):
+        say(f"{printable(wanted.timeline)} can't be written: {problem}")
         return WRONG_USE
     play = Play(wanted.hosts, keep=wanted.keep, json=wanted.json)
     status = trio.run(play)
     if wanted.timeline is not None and (found := lives(play.audience.events)):
         status = write_page(wanted.timeline, page(found)) or status
     return status
+
+
+def _problem_with(page: Path) -> str:
+    """Say what can be seen of it before all the work is done; nothing where all seems well."""
+    if page.is_dir():
+        return "it is a folder"
+    if not page.absolute().parent.is_dir():
+        return "its folder is not there"
+    # A page is written anew beside what is there, and takes its place.
+    place = page if page.exists() and not page.is_file() else page.absolute().parent
+    return "" if os.access(place, os.W_OK) else "that is not allowed"

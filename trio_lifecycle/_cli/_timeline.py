@@ -99,11 +99,11 @@ def write_page(target: str | None, text: str) -> int:
 
 
 def _replace(path: Path, text: str) -> None:
-    path = path.resolve()
     if path.exists() and not path.is_file():
-        # A pipe, or /dev/stdout.
+        # A pipe, such as /dev/stdout; what that is a link to has no name.
         path.write_text(text, encoding="utf-8")
         return
+    path = path.resolve()
     half = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         half.write_text(text, encoding="utf-8")
