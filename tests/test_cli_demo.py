@@ -461,3 +461,9 @@ def test_of_a_long_text_a_small_terminal_shows_the_end(
     os.close(theirs)
     assert ["", True, True] == [shown[0].strip(), *("upon" in line for line in shown[1:3])]
     assert shown[-1].endswith("the end")
+
+
+def test_what_can_be_no_machine_is_told_before_anything_is_started(ask: cli.Ask) -> None:
+    done = ask("demo", "--hosts", "gpu-2", "root@gpu-2")
+    assert (2, "") == (done.status, done.out)
+    assert "trio-lifecycle: --hosts must be a machine, such as gpu-2, not 'root@gpu-2'" in done.err

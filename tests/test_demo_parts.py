@@ -441,29 +441,31 @@ def _hive(host: str, *loaded: str, models: tuple[str, ...] = ("one", "two")) -> 
 
 def test_a_model_is_loaded_where_it_can_be_and_there_where_the_fewest_are() -> None:
     here, there = _hive("here", models=()), _hive("there", "one", "two")
-    assert "there" == choose("one", [here, there])
-    assert "here" == choose("three", [here, there])
-    assert "here" == choose("two", [_hive("here", "one"), _hive("there", "one", "three")])
-    assert "localhost" == choose("one", [])
+    assert "there" == choose("one", [here, there], {})
+    assert "here" == choose("three", [here, there], {})
+    assert "here" == choose("two", [_hive("here", "one"), _hive("there", "one", "three")], {})
+    assert "localhost" == choose("one", [], {})
+    # What was just asked of it counts before it says so itself.
+    assert "b" == choose("two", [_hive("a"), _hive("b")], {"one": "a"})
 
 
 def test_where_a_model_was_refused_is_asked_last() -> None:
     """It may have no room there."""
     here, there = _hive("here"), _hive("there", "two")
-    assert "here" == choose("one", [here, there])
+    assert "here" == choose("one", [here, there], {})
     here.refused.add("one")
-    assert "there" == choose("one", [here, there])
+    assert "there" == choose("one", [here, there], {})
     there.refused.add("one")
-    assert "here" == choose("one", [here, there])
+    assert "here" == choose("one", [here, there], {})
 
 
 def test_a_choice_stays_unless_its_hive_is_out_of_reach_and_another_is_not() -> None:
     here, there = _hive("here"), _hive("there", "one")
-    assert "here" == choose("one", [here, there], before="here")
+    assert "here" == choose("one", [here, there], {"one": "here"})
     here.state = "unknown"
-    assert "there" == choose("one", [here, there], before="here")
+    assert "there" == choose("one", [here, there], {"one": "here"})
     there.state = "unknown"
-    assert "here" == choose("one", [here, there], before="here")
+    assert "here" == choose("one", [here, there], {"one": "here"})
 
 
 # --- odd cards ---

@@ -11,6 +11,7 @@ from trio_lifecycle._cli._sentences import printable
 from trio_lifecycle._cli._speech import say
 from trio_lifecycle._cli._timeline import write_page
 from trio_lifecycle._cli._timeline_page import page
+from trio_lifecycle._errors import ConfigError
 from trio_lifecycle.demo._doors import advice, lacks_extra
 from trio_lifecycle.observe._phases import lives
 
@@ -41,9 +42,19 @@ def run_demo(wanted: Wanted) -> int:
     if lacks_extra():
         say(advice("cli,demo"))
         return WRONG_USE
-    # Here, for nothing else needs what it brings.
+    # Here, for nothing else needs what they bring.
     from trio_lifecycle._cli._demo_play import Play
+    from trio_lifecycle.demo.queen_lifecycle import spawner
 
+    for host in wanted.hosts:
+        try:
+            spawner(host)
+        except ConfigError:
+            say(
+                f"--hosts must be a machine, such as gpu-2, not {printable(host)!r}; "
+                "who logs in there, and how, stands in ~/.ssh/config"
+            )
+            return WRONG_USE
     if wanted.timeline is not None and (problem := _problem_with(Path(wanted.timeline))):
         say(f"{printable(wanted.timeline)} can't be written: {problem}")
         return WRONG_USE

@@ -61,7 +61,7 @@ class Timeline:
         if not found:
             say(
                 f"{self._name} has no events of daemons: "
-                "it takes what run and ensure write with --json"
+                "it takes what run, ensure and demo write with --json"
             )
             return NO_EVENTS
         strangers = sum(bool(line.strip()) for line in lines) - len(entries)

@@ -1,6 +1,6 @@
 """What the queen knows of each hive."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import trio
@@ -61,25 +61,31 @@ class Hive:
         }
 
 
-def choose(model: str, hives: Iterable[Hive], before: str | None = None) -> str:
+def choose(model: str, hives: Iterable[Hive], chosen: Mapping[str, str]) -> str:
     """Choose a machine for a request: that which has the model, or else one that can load it.
 
-    Of several it is one that has not refused to, with the fewest models. Where no hive is online,
-    one is wanted here.
+    Of several it is one that has not refused to, with the fewest models: those that it has, and
+    those that were just asked of it. Where no hive is online, one is wanted here.
 
     Args:
         model: What is asked for.
         hives: All that are known.
-        before: What was chosen last; that stays, unless another is online in its place.
+        chosen: What was chosen last for each model; that stays, unless another is online in its
+            place.
     """
+
+    def load(hive: Hive) -> int:
+        return len(hive.models | {each for each, host in chosen.items() if host == hive.host})
+
     online = [hive for hive in hives if hive.state == "online"]
+    before = chosen.get(model)
     if before is not None and (not online or before in [hive.host for hive in online]):
         return before
     having = [hive for hive in online if model in hive.models]
     able = [hive for hive in online if model in hive.can_load]
     best = min(
         having or able or online,
-        key=lambda hive: (model in hive.refused, len(hive.models)),
+        key=lambda hive: (model in hive.refused, load(hive)),
         default=Hive(HERE),
     )
     return best.host

@@ -155,7 +155,7 @@ class Queen:
 
     def _choose(self, model: str) -> str:
         """Choose a machine, and keep to it: also requests that come before the model is loaded."""
-        best = self._host_of[model] = choose(model, self._hives.values(), self._host_of.get(model))
+        best = self._host_of[model] = choose(model, self._hives.values(), self._host_of)
         return best
 
     @asynccontextmanager
