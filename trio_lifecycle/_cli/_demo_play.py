@@ -10,7 +10,7 @@ from trio_lifecycle._cli._demo_audience import Audience
 from trio_lifecycle._cli._demo_end import End
 from trio_lifecycle._cli._session import Session
 from trio_lifecycle._errors import LifecycleError
-from trio_lifecycle.demo._asking import NO_ANSWER, AskingError
+from trio_lifecycle.demo._asking import AskingError
 from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._models import PYDOC
 from trio_lifecycle.demo._programs import state_folder
@@ -85,7 +85,8 @@ class Play:
                 self.audience.complain(sentence_of(error, "queen-rbee can't be had"))
                 status = NOT_KEPT_UP
             except AskingError as error:
-                self.audience.complain(await self._why(error))
+                self.audience.complain(str(error))
+                await self._tell_of_death()
                 status = NOT_KEPT_UP
             finally:
                 # What was started is stopped, also after Ctrl-C; bounded by its own patience.
@@ -93,17 +94,11 @@ class Play:
                     status = await self._close() or status
         return status
 
-    async def _why(self, error: AskingError) -> str:
-        """Say what became of a queen that does not answer; one that refuses has said why."""
+    async def _tell_of_death(self) -> None:
+        """Have it told that the queen has died, if she has."""
         queen = self._keeper.used
-        if queen is not None and (self._leaves or error.status == NO_ANSWER):
-            with trio.move_on_after(_DEATH_KNOWN_S):
-                await queen.wait_exit()
-                # That tells of her death.
-                await queen.stop()
-                if error.status == NO_ANSWER:
-                    return "queen-rbee has ended while it answered"
-        return str(error)
+        if queen is not None and await queen.check() == "gone":
+            await queen.stop()
 
     async def _act(self) -> None:
         audience = self.audience

@@ -1,17 +1,15 @@
 """queen-rbee: knows the hives, starts them, and gives each request to one that has the model."""
 
 import argparse
-import json
 import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Iterable
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import trio
-from attrs import define
 
 from trio_lifecycle import DaemonHandle, DaemonStateUnknownError, LifecycleError
 from trio_lifecycle.demo._asking import (
@@ -19,7 +17,6 @@ from trio_lifecycle.demo._asking import (
     AskingError,
     NoAnswerError,
     address,
-    lines_of,
     why_silent,
 )
 from trio_lifecycle.demo._hive_registry import (
@@ -30,6 +27,7 @@ from trio_lifecycle.demo._hive_registry import (
 )
 from trio_lifecycle.demo._hives import Hive, choose
 from trio_lifecycle.demo._hub import Hub
+from trio_lifecycle.demo._listening import listen
 from trio_lifecycle.demo._options import seconds
 from trio_lifecycle.demo._passing import pass_on
 from trio_lifecycle.demo._sentences import sentence_of
@@ -47,7 +45,7 @@ from trio_lifecycle.demo._serving import (
     serving,
     stop_signals,
 )
-from trio_lifecycle.demo.queen_lifecycle import HERE, HiveLifecycles
+from trio_lifecycle.demo.queen_lifecycle import HiveLifecycles
 
 # How often a hive is asked how it is, and how long it may take to say so.
 HEARTBEAT_S: Final = 1.0
@@ -61,14 +59,6 @@ _UNAVAILABLE: Final = 503
 
 # The keeper who had the hives stopped stops the queen within milliseconds.
 _KEEPER_S: Final = 1.0
-
-
-@define
-class _Listening:
-    """How far a hive's events were heard, and whether there will be more."""
-
-    heard: int = 0
-    is_over: bool = False
 
 
 class Queen:
@@ -273,7 +263,7 @@ class Queen:
         if before is None or before.instance_id != handle.instance_id:
             self._tasks.start_soon(self._ask_on, hive, handle.instance_id)
             told = hive.told = trio.Event()
-            self._tasks.start_soon(self._listen, hive, handle.instance_id, told)
+            self._tasks.start_soon(listen, hive, handle.instance_id, told, self._asker, self._hub)
 
     async def _ask_on(self, hive: Hive, instance_id: str) -> None:
         """Ask a hive how it is, again and again, until it is gone."""
@@ -323,29 +313,6 @@ class Queen:
             self._problem = str(error)
         else:
             self._problem = None
-
-    async def _listen(self, hive: Hive, instance_id: str, told: trio.Event) -> None:
-        """Pass on what a hive tells of its workers, until it has told all, or is gone."""
-        listening = _Listening()
-        while (handle := hive.handle) is not None and handle.instance_id == instance_id:
-            url = address(handle, f"/events?after={listening.heard}")
-            await self._hear(hive.host, url, listening)
-            if listening.is_over:
-                break
-            # The connection was lost; or the hive was, and the heartbeat is about to say so.
-            await trio.sleep(HEARTBEAT_S)
-        told.set()
-
-    async def _hear(self, host: str, url: str, listening: _Listening) -> None:
-        elsewhere = {} if host == HERE else {"host": host}
-        try:
-            async with self._asker.stream("GET", url) as bits, aclosing(lines_of(bits)) as lines:
-                async for line in lines:
-                    self._hub.pass_on(json.loads(line) | elsewhere)
-                    listening.heard += 1
-            listening.is_over = True
-        except (AskingError, ValueError):
-            pass
 
 
 async def _tell_of_death(handle: DaemonHandle) -> None:
