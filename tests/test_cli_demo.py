@@ -191,7 +191,8 @@ def test_a_queen_that_dies_meanwhile_is_told_of_and_its_hive_is_stopped() -> Non
         pids = {each["name"]: each["pid"] for each in run.events() if each["event"] == "ready"}
         os.kill(pids["queen-rbee"], signal.SIGKILL)
         assert 125 == run.end()
-    assert "trio-lifecycle: queen-rbee has ended while it answered\n" == run.err
+    said = "queen-rbee has ended while it answered; ask again to have it started anew"
+    assert f"trio-lifecycle: {said}\n" == run.err
     assert ("died", "queen-rbee") in told_by(run)
     assert not any(map(cli.is_alive, pids.values()))
     wait_until_free()
