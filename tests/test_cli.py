@@ -401,7 +401,7 @@ def test_without_the_extra_it_is_said_how_to_get_it() -> None:
     )
     with Run(command=(sys.executable, "-c", code)) as done:
         assert 2 == done.end()
-    assert "pip install 'trio-lifecycle[cli]'" in done.err
+    assert f"{sys.executable} -m pip install 'trio-lifecycle[cli]'" in done.err
 
 
 # --- the command ----------------------------------------------------------------------------------

@@ -340,7 +340,7 @@ def test_without_the_extra_each_program_says_how_to_get_it(
     monkeypatch.setattr(_doors, "_NEEDED", ("there_is_no_such_library",))
     assert 2 == getattr(_doors, door)()
     said = capsys.readouterr().err
-    assert said.endswith("get it with: pip install 'trio-lifecycle[demo]'\n")
+    assert said.endswith(f"{sys.executable} -m pip install 'trio-lifecycle[demo]'\n")
     assert 1 == said.count("\n")
 
 
@@ -350,7 +350,7 @@ def test_without_the_extra_the_demo_says_how_to_get_it(
     monkeypatch.setattr(_doors, "_NEEDED", ("there_is_no_such_library",))
     done = ask("demo")
     assert (2, "") == (done.status, done.out)
-    assert done.err.endswith("get it with: pip install 'trio-lifecycle[cli,demo]'\n")
+    assert done.err.endswith("-m pip install 'trio-lifecycle[cli,demo]'\n")
 
 
 def event(kind: str, name: str, by: str, at: float, **more: Any) -> dict[str, Any]:

@@ -96,6 +96,7 @@ async def test_a_machine_whose_key_has_changed_is_refused(
     error = await refused(server.target(host_key=None, known_hosts=known_hosts))
     assert SSHHostKeyError is type(error)
     assert "is another one than before" in error.problem
+    assert f"'ssh-keygen -R \"[127.0.0.1]:{server.port}\"' removes" in error.cure
     pinned = await refused(server.target(host_key=other))
     assert SSHHostKeyError is type(pinned)
     assert "is not the one given as host_key" in pinned.problem

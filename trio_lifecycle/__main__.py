@@ -2,14 +2,16 @@
 
 import importlib.util
 import os
+import shlex
 import signal
 import sys
 
-# What the extra `cli` brings, and what is said without it.
+# What the extra `cli` brings, and what is said without it. A bare `pip` is another environment's
+# where this one was not activated.
 _NEEDED = ("cyclopts", "rich")
 _ADVICE = (
     "trio-lifecycle: the command line is an extra that is not installed here; "
-    "get it with: pip install 'trio-lifecycle[cli]'"
+    f"get it with: {shlex.quote(sys.executable)} -m pip install 'trio-lifecycle[cli]'"
 )
 _WRONG_USE = 2
 

@@ -161,7 +161,7 @@ def _host_key(error: Exception, progress: Progress) -> SSHConnectError:
                 f"{shown} is another one than before (known hosts: {files}). Somebody may be in "
                 "the middle, or the machine was set up anew"
             ),
-            f"{look}'ssh-keygen -R' removes the old one.",
+            f"{look}'ssh-keygen -R {_recorded(progress)}' removes the old one.",
         )
     else:
         problem, cure = (
@@ -261,6 +261,12 @@ def _scanned(progress: Progress) -> str:
     """Write what ssh-keyscan is asked for, which does not read the configuration."""
     option = "" if progress.port in (None, 22) else f"-p {progress.port} "
     return option + (progress.address or progress.host)
+
+
+def _recorded(progress: Progress) -> str:
+    """Write the name under which a machine stands in known_hosts: see sshd(8)."""
+    name = progress.address or progress.host
+    return name if progress.port in (None, 22) else f'"[{name}]:{progress.port}"'
 
 
 # --- connections over it --------------------------------------------------------------------------

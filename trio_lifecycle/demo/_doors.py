@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import shlex
 import sys
 from typing import Final
 
@@ -18,9 +19,10 @@ def lacks_extra() -> bool:
 
 def advice(extras: str) -> str:
     """Say how to get it."""
+    # A bare `pip` is another environment's where this one was not activated.
     return (
         "the programs of the demo need an extra that is not installed here; "
-        f"get it with: pip install 'trio-lifecycle[{extras}]'"
+        f"get it with: {shlex.quote(sys.executable)} -m pip install 'trio-lifecycle[{extras}]'"
     )
 
 

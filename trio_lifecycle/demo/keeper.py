@@ -218,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     infer.add_argument("--words", type=int, default=40, help="how many words at most: 40")
     infer.set_defaults(command=_infer)
     hives = commands.add_parser("hives", parents=[behind], help="show the hives")
-    hives.add_argument("--add", metavar="HOST", help="have a hive on this machine, too, over SSH")
+    hives.add_argument("--add", metavar="HOST", help="have a hive on HOST, too, over SSH")
     hives.set_defaults(command=_hives)
     for name, command, help_ in (
         ("status", _status, "show all that runs"),
