@@ -1,6 +1,8 @@
 """A daemon that is lost from sight, as when the connection to its machine is: nobody guesses."""
 
 from math import inf
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import trio
@@ -15,6 +17,8 @@ from trio_lifecycle import (
     attach,
     open_daemon_nursery,
 )
+from trio_lifecycle._sight import lost_from_sight, out_of_sight
+from trio_lifecycle.abc import Process
 from trio_lifecycle.testing import SimulatedDaemon, SimulatedSpawner
 
 LOST = "its simulated connection is lost"
@@ -307,3 +311,10 @@ async def test_a_daemon_nursery_says_at_its_end_which_daemon_it_could_not_see_to
         await use()
 
     assert (1, 0) == (simulated.alive, other.alive)
+
+
+def test_a_reason_that_is_a_sentence_has_no_full_stop_within_another() -> None:
+    process = cast(Process, SimpleNamespace(pid=7, unseen="It is dark."))
+    lost = lost_from_sight("queen", process, "at night", "It is dark.")
+    assert "at night: It is dark; start it again" in str(lost)
+    assert "It is dark; its record" in str(out_of_sight("queen", process, recorded=True))

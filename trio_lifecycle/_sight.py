@@ -46,7 +46,7 @@ def lost_from_sight(
     """
     return DaemonStateUnknownError(
         name,
-        f"process {process.pid} was lost from sight {when}: {reason}; "
+        f"process {process.pid} was lost from sight {when}: {_part(reason)}; "
         "start it again when it can be seen",
     )
 
@@ -57,5 +57,10 @@ def out_of_sight(name: str, process: Process, *, recorded: bool) -> DaemonStateU
     return DaemonStateUnknownError(
         name,
         f"process {process.pid} was to be stopped, and can't be seen to be gone: "
-        f"{process.unseen}{kept}; stop it again when it can be seen",
+        f"{_part(process.unseen)}{kept}; stop it again when it can be seen",
     )
+
+
+def _part(sentence: str | None) -> str:
+    """Make a sentence a part of another one."""
+    return str(sentence).removesuffix(".")

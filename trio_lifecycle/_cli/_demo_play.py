@@ -1,6 +1,7 @@
 """The demo's play: what is asked of the programs, one after the other, and what is seen of them."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -98,7 +99,9 @@ class Play:
         """Have it told that the queen has died, if she has."""
         queen = self._keeper.used
         if queen is not None and await queen.check() == "gone":
-            await queen.stop()
+            # What else is left of her, the end takes care of.
+            with suppress(LifecycleError):
+                await queen.stop()
 
     async def _act(self) -> None:
         audience = self.audience
