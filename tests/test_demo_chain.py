@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -161,6 +162,16 @@ def test_who_asks_for_a_model_that_cant_be_loaded_hears_why(
     assert 1 == err.count("\n")
 
 
+def test_who_waits_for_a_worker_that_dies_at_80_percent_hears_of_it_at_once(
+    system: System, say: Say
+) -> None:
+    shutil.copy(system.models / "spoilt.txt", system.models / "late.txt")
+    _, _, err = say("infer", "A text", "--model", "late")
+    told_at = time.time()
+    assert "80 % loaded" in err
+    assert told_at - await_event(system.url, "died", WORKER("late"))["time"] < 1.0
+
+
 def test_who_waits_for_a_worker_that_is_killed_hears_of_it_at_once(system: System) -> None:
     asking = system.start("infer", "A text", "--model", "killed")
     pid = await_event(system.url, "spawned", WORKER("killed"))["pid"]
@@ -237,6 +248,8 @@ MODEL = {"model": "cats"}
         ("/events?after=x", None, 400, "after must be how many events were heard before"),
         ("/hives", {"host": ""}, 400, "host must be the name of a machine"),
         ("/hives", {"host": 7}, 400, "host must be the name of a machine"),
+        ("/forget", {"host": "gpu-9"}, 404, "no hive on gpu-9 is remembered"),
+        ("/forget", {"host": "localhost"}, 400, "the hive on localhost is online: only one that"),
         ("/hives", {"host": "a b"}, 503, "there is no hive on a b: host: must be a machine"),
         ("/health", {}, 405, "POST /health is not served here: Method Not Allowed"),
         ("/nothing", {}, 404, "POST /nothing is not served here: Not Found"),

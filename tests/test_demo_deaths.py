@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tests.demo import (
 
 HIVE = "rbee-hive@localhost"
 WORKER = "llm-worker-rbee@cats"
+WORKERS = [WORKER, "llm-worker-rbee@dogs"]
 TEXT = "the cat sat on the mat " * 200
 ASK = ("infer", "the cat", "--model", "cats", "--words", "1")
 
@@ -55,13 +57,25 @@ def hive_of(system: System) -> dict[str, Any]:
 TWENTY = """
 import os, sys
 from trio_lifecycle.demo.keeper import main
-def ask():
+def ask(model):
+    sys.argv[sys.argv.index("cats")] = model
     status = main()
     sys.stdout.flush()
     os._exit(status)
-asking = [os.fork() or ask() for _ in range(20)]
+asking = [os.fork() or ask(model) for _ in range(10) for model in ("cats", "dogs")]
 print({os.waitpid(pid, 0)[1] for pid in asking})
 """
+
+
+def queens_of(system: System) -> list[int]:
+    """Look for processes that are queens of this system."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            words = path.read_bytes()
+            if b"/queen-rbee" in words and os.fsencode(system.models) in words:
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.mark.slow
@@ -69,10 +83,12 @@ def test_twenty_keepers_at_once_have_one_of_each_and_a_new_queen_takes_them_over
     system: System,
 ) -> None:
     system.environment = unmeasured(system.environment)
+    (system.models / "dogs.txt").write_text(TEXT)
     asked = ended(system.start(*ASK, command=[sys.executable, "-c", TWENTY]))
     assert (0, "", 20) == (asked.returncode, asked.stderr, asked.stdout.count("the cat sat"))
     assert asked.stdout.endswith("{0}\n")
-    assert [WORKER, HIVE] == told_so_far(system.url, "spawned")
+    assert [*WORKERS, HIVE] == told_so_far(system.url, "spawned")
+    assert [system.queen_pid] == queens_of(system)
     before, queen = hive_of(system), system.queen_pid
     os.kill(queen, signal.SIGKILL)
     await_death(queen)
@@ -82,7 +98,7 @@ def test_twenty_keepers_at_once_have_one_of_each_and_a_new_queen_takes_them_over
     assert queen != system.queen_pid
     assert before["pid"] == hive_of(system)["pid"]
     # Her own hub is as young as she is; the hive's remembers.
-    assert [WORKER] == told_so_far(system.url, "spawned")
+    assert WORKERS == told_so_far(system.url, "spawned")
     assert HIVE in told_so_far(system.url, "adopted")
     for pid in (system.queen_pid, before["pid"]):
         os.kill(pid, signal.SIGKILL)
@@ -103,6 +119,8 @@ def test_when_a_hive_is_killed_its_workers_go_and_the_next_request_has_a_new_one
         noted = (each["state"] for each in told if each["event"] == "hive_noted")
         assert ["online", "unknown", "offline"] == [next(noted) for _ in range(3)]
     assert ["offline", None] == [hive_of(system)[key] for key in ("state", "pid")]
+    forgotten = system.keeper("hives", "--forget", "localhost")
+    assert (0, "", "") == (forgotten.returncode, forgotten.stdout, forgotten.stderr)
     asked = system.keeper(*ASK)
     assert (0, "the cat sat\n", "") == (asked.returncode, asked.stdout, asked.stderr)
     assert before != hive_of(system)["pid"]

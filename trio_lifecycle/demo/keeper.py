@@ -110,8 +110,15 @@ class Keeper:
 
     async def add_hive(self, host: str) -> dict[str, Any]:
         """Have a hive on a machine."""
+        return await self._post("/hives", {"host": host})
+
+    async def forget_hive(self, host: str) -> None:
+        """Have a machine forgotten whose hive is gone."""
+        await self._post("/forget", {"host": host})
+
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         async with self._asked(await self.queen()) as queen:
-            return await self._asker.post(address(queen, "/hives"), {"host": host})
+            return await self._asker.post(address(queen, path), body)
         raise AssertionError
 
     async def status(self) -> dict[str, Any] | None:
@@ -219,6 +226,7 @@ def _parser() -> argparse.ArgumentParser:
     infer.set_defaults(command=_infer)
     hives = commands.add_parser("hives", parents=[behind], help="show the hives")
     hives.add_argument("--add", metavar="HOST", help="have a hive on HOST, too, over SSH")
+    hives.add_argument("--forget", metavar="HOST", help="show no more a hive that is offline")
     hives.set_defaults(command=_hives)
     for name, command, help_ in (
         ("status", _status, "show all that runs"),
@@ -271,6 +279,8 @@ def _words_of(entry: dict[str, Any]) -> str:
 async def _hives(keeper: Keeper, options: argparse.Namespace) -> int:
     if options.add is not None:
         await keeper.add_hive(options.add)
+    if options.forget is not None:
+        await keeper.forget_hive(options.forget)
     found = await keeper.status()
     if found is None:
         return _complain("no queen runs", 3)

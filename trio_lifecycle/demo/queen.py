@@ -100,6 +100,7 @@ class Queen:
         return [
             Route("/health", self.health),
             Route("/hives", self.add_hive, methods=["POST"]),
+            Route("/forget", self.forget_hive, methods=["POST"]),
             Route("/stop", self.stop, methods=["POST"]),
             Route("/v1/completions", self.pass_on, methods=["POST"]),
             Route("/v1/embeddings", self.pass_on, methods=["POST"]),
@@ -120,10 +121,19 @@ class Queen:
 
     async def add_hive(self, request: Request) -> JSONResponse:
         """Have a hive on a machine."""
-        host = (await json_of(request)).get("host")
-        if not isinstance(host, str) or not host:
-            raise RefusedError("host must be the name of a machine")
-        hive, _ = await self._ensure(host)
+        hive, _ = await self._ensure(_host_in(await json_of(request)))
+        return JSONResponse(hive.as_dict())
+
+    async def forget_hive(self, request: Request) -> JSONResponse:
+        """Remember a machine no longer, whose hive was seen to be gone."""
+        host = _host_in(await json_of(request))
+        hive = self._hives.get(host)
+        if hive is None:
+            raise RefusedError(f"no hive on {host} is remembered", 404)
+        if hive.state != "offline":
+            raise RefusedError(f"the hive on {host} is {hive.state}: only one that is offline goes")
+        del self._hives[host]
+        await self._remember(self._registry.forget(host))
         return JSONResponse(hive.as_dict())
 
     async def pass_on(self, request: Request) -> Response:
@@ -313,6 +323,13 @@ class Queen:
             self._problem = str(error)
         else:
             self._problem = None
+
+
+def _host_in(body: dict[str, Any]) -> str:
+    host = body.get("host")
+    if not isinstance(host, str) or not host:
+        raise RefusedError("host must be the name of a machine")
+    return host
 
 
 async def _tell_of_death(handle: DaemonHandle) -> None:
