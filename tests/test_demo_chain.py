@@ -141,7 +141,7 @@ def test_half_a_character_is_a_text_like_any_other(system: System, say: Say) -> 
         ("spoilt", "spoilt.txt is no text in UTF-8 (byte 3,910, 80 % loaded)"),
         ("empty", "empty.txt has no words"),
         ("missing", "nowhere.txt is missing"),
-        ("weights", "llama_cpp"),
+        ("weights", "can't be loaded: it needs llama.cpp; get it there with: "),
         ("vast", "memory"),
         ("odd", "odd.toml: vram_gib must be a number of 0 or more, not 'much'"),
         ("torn", "torn.toml: Invalid value"),
@@ -225,6 +225,7 @@ def test_two_who_ask_for_a_model_at_once_have_it_loaded_once(system: System) -> 
 
 
 MODEL = {"model": "cats"}
+VECTORS = "embedding-worker-rbee@hashing"
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ MODEL = {"model": "cats"}
         ("/v1/completions", MODEL | {"max_tokens": 0}, 400, "prompt must be a text, and"),
         ("/v1/completions", MODEL | {"max_tokens": True}, 400, "prompt must be a text, and"),
         ("/v1/completions", MODEL | {"max_tokens": "9"}, 400, "prompt must be a text, and"),
-        ("/v1/completions", {"model": "hashing"}, 404, "POST /v1/completions is not served here"),
+        ("/v1/completions", {"model": "hashing"}, 404, f"localhost: {VECTORS} can't do that: POST"),
         ("/v1/embeddings", {"model": "hashing"}, 400, "input must be a text, or a list of texts"),
         ("/v1/embeddings", {"model": "hashing", "input": [7]}, 400, "input must be a text, or"),
         ("/events?after=x", None, 400, "after must be how many events were heard before"),

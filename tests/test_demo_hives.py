@@ -8,13 +8,22 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
 from tests.cli import is_alive
 from tests.demo import await_death, client, events, hive, post, service
-from trio_lifecycle.demo._hive_registry import HiveRegistry
+from trio_lifecycle import open_daemon_nursery
+from trio_lifecycle.demo._asking import Asker
+from trio_lifecycle.demo._hive_registry import HiveRecord, HiveRegistry
+from trio_lifecycle.demo._hub import Hub
+from trio_lifecycle.demo._serving import RefusedError
+from trio_lifecycle.demo.hive import Hive
+from trio_lifecycle.demo.queen import Queen
+from trio_lifecycle.demo.queen_lifecycle import HiveLifecycles
 
 TEXT = "the cat sat on the mat " * 50
 
@@ -185,3 +194,46 @@ def test_a_hive_that_was_noted_but_never_started_is_looked_for_once(tmp_path: Pa
         assert [] == post(url, "/stop").json()["hives"]
     states = {hive.host: hive.state for hive in trio.run(registry.hives)}
     assert {"noted": "offline", "long gone": "offline"} == states
+
+
+class _Slow:
+    """Looks for a hive that is gone, and starts it anew, until it is told to be done."""
+
+    def __init__(self) -> None:
+        self.looked, self.starts = trio.Event(), trio.Event()
+
+    async def find(self, _host: str) -> None:
+        await self.looked.wait()
+
+    def of(self, _host: str) -> "_Slow":
+        return self
+
+    async def ensure_running(self) -> None:
+        self.starts.set()
+        await trio.sleep_forever()
+
+
+async def test_a_hive_that_is_being_started_is_not_remembered_as_gone(tmp_path: Path) -> None:
+    """If the queen is killed before it is up, the next one is to look for it."""
+    registry, slow = HiveRegistry(tmp_path / "queen.sqlite"), _Slow()
+    async with Asker() as asker, trio.open_nursery() as tasks:
+        queen = Queen(cast("HiveLifecycles", slow), registry, asker, Hub("queen-rbee"), tasks)
+        queen.take_up([HiveRecord("gpu-2", "online")])
+        tasks.start_soon(queen._ensure, "gpu-2")
+        await slow.starts.wait()
+        slow.looked.set()
+        await wait_all_tasks_blocked()
+        assert ["unknown"] == [hive.state for hive in await registry.hives()]
+        tasks.cancel_scope.cancel()
+
+
+async def test_weights_without_llama_cpp_are_refused_with_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    (tmp_path / "weights.gguf").write_bytes(b"GGUF")
+    async with Asker() as asker, open_daemon_nursery() as daemons:
+        alone = Hive("gpu-2", tmp_path, 1.0, daemons, asker, Hub("rbee-hive@gpu-2"))
+        with pytest.raises(RefusedError, match=r"needs llama\.cpp; get it there with: .* -m pip"):
+            async with alone._worker_of("weights"):
+                pass

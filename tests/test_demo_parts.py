@@ -296,6 +296,12 @@ async def test_a_whole_answer_that_breaks_off_is_refused() -> None:
         await _passed(_answers("200 OK", b"{", 9), stream=False)
 
 
+async def test_a_stream_that_never_begins_is_refused() -> None:
+    with pytest.raises(RefusedError, match="it has died") as caught:
+        await _passed(_answers("503 Service Unavailable", b"{}"), stream=True)
+    assert 503 == caught.value.status
+
+
 # --- events ---
 
 

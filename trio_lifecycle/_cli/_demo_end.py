@@ -106,7 +106,6 @@ class End:
         return NOT_KEPT_UP
 
     async def _kill_queen(self, problems: list[str]) -> None:
-        # Another one, where that which was used has died.
         queen = self._keeper.used
         try:
             if queen is not None:

@@ -11,7 +11,7 @@ from trio_lifecycle._cli._demo_audience import Audience
 from trio_lifecycle._cli._demo_end import End
 from trio_lifecycle._cli._session import Session
 from trio_lifecycle._errors import LifecycleError
-from trio_lifecycle.demo._asking import AskingError
+from trio_lifecycle.demo._asking import DEATH_KNOWN_S, AskingError
 from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._models import PYDOC
 from trio_lifecycle.demo._programs import state_folder
@@ -21,9 +21,6 @@ from trio_lifecycle.demo.queen_lifecycle import HERE
 
 PROMPT: Final = "A context manager is"
 _WORDS: Final = 48
-
-# A connection may break before it is known that the process behind it has died.
-_DEATH_KNOWN_S: Final = 1.0
 
 _NOT_LEFT: Final = (
     "queen-rbee does not run any more; if it has left hives, stop them with: rbee-keeper stop"
@@ -148,7 +145,7 @@ class Play:
 
     async def _is_left(self) -> bool:
         """Whether a queen runs, as it was to be; another program may have stopped or killed her."""
-        with trio.move_on_after(_DEATH_KNOWN_S):
+        with trio.move_on_after(DEATH_KNOWN_S):
             try:
                 return await self._keeper.status() is not None
             except (LifecycleError, AskingError):

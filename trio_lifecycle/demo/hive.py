@@ -1,7 +1,9 @@
 """rbee-hive: has a worker for each model that is asked for, and passes requests on to it."""
 
 import argparse
+import importlib.util
 import os
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -24,6 +26,7 @@ from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._models import HASHING, Model, ModelError, find_model, model_names
 from trio_lifecycle.demo._options import seconds
 from trio_lifecycle.demo._passing import pass_on
+from trio_lifecycle.demo._programs import PYTHON
 from trio_lifecycle.demo._sentences import sentence_of
 from trio_lifecycle.demo._serving import (
     JSONResponse,
@@ -48,6 +51,9 @@ DEFAULT_IDLE_S: Final = 300.0
 
 # Only who waits for an answer asks for one, and that at once.
 _DEATHS_KEPT: Final = 100
+
+# The status where a worker has nothing of the kind.
+_NOT_SERVED: Final = 404
 
 
 class Hive:
@@ -131,6 +137,8 @@ class Hive:
 
     async def _why(self, handle: DaemonHandle, error: AskingError) -> str:
         """Say what became of a worker that does not answer; one that refuses has said why."""
+        if error.status == _NOT_SERVED:
+            return f"{self._name}: {handle.name} can't do that: {error}"
         if not isinstance(error, NoAnswerError):
             return str(error)
         with trio.move_on_after(DEATH_KNOWN_S):
@@ -165,10 +173,17 @@ class Hive:
 
     def _describe(self, model: Model) -> DaemonLifecycle:
         if model.is_gguf:
+            self._check_llama_cpp(model)
             return llama_server(model, self.observe)
         if model.name == HASHING:
             return embedding_worker(model, self.observe)
         return worker("llm-worker-rbee", model, self.observe)
+
+    def _check_llama_cpp(self, model: Model) -> None:
+        if importlib.util.find_spec("llama_cpp") is None:
+            cure = f"{shlex.quote(PYTHON)} -m pip install 'llama-cpp-python[server]'"
+            what = f"{self._name}: the model {model.name!r} can't be loaded: it needs llama.cpp"
+            raise RefusedError(f"{what}; get it there with: {cure}", 503)
 
     def observe(self, event: Event) -> None:
         """Hear what happens to workers: a death is reported to whoever waits for an answer."""

@@ -230,12 +230,18 @@ class Queen:
                 await self._note(hive, "unknown")
                 await trio.sleep(HEARTBEAT_S)
                 continue
-            # Meanwhile somebody may have asked it for something.
-            if handle is not None and hive.handle is None:
-                self._watch(hive, handle)
-            elif hive.handle is None:
-                await self._note(hive, "offline")
+            async with hive.turn:
+                await self._take(hive, handle)
             return
+
+    async def _take(self, hive: Hive, found: DaemonHandle | None) -> None:
+        # Meanwhile somebody may have had it started, or stopped: then it is known how it is.
+        if hive.handle is not None or self._leaving:
+            return
+        if found is not None:
+            self._watch(hive, found)
+        else:
+            await self._note(hive, "offline")
 
     async def _ensure(self, host: str) -> tuple[Hive, DaemonHandle]:
         hive = self._hives.setdefault(host, Hive(host))

@@ -1,6 +1,7 @@
 """llm-worker-rbee: loads a model, calls back, and continues texts."""
 
 import argparse
+import codecs
 import json
 import os
 import sys
@@ -51,35 +52,26 @@ def load(source: str) -> WordModel:
         LoadError: There is no such text, or it is none.
     """
     raw = _read(source)
-    model, read, rest = WordModel(), 0, ""
+    model, rest = WordModel(), ""
+    # A character of several bytes may stand across two parts.
+    decoder = codecs.getincrementaldecoder("utf-8")()
     for step in range(1, _STEPS + 1):
-        end = len(raw) * step // _STEPS
+        begin, end = len(raw) * (step - 1) // _STEPS, len(raw) * step // _STEPS
+        kept, _ = decoder.getstate()
         try:
-            # A character of several bytes may stand across two parts.
-            part = raw[read:end].decode("utf-8") if step == _STEPS else _whole(raw[read:end])
+            part = decoder.decode(raw[begin:end], final=step == _STEPS)
         except UnicodeDecodeError as error:
-            where = f"byte {read + error.start:,}, {100 * (step - 1) // _STEPS} % loaded"
+            at = begin - len(kept) + error.start
+            where = f"byte {at:,}, {100 * (step - 1) // _STEPS} % loaded"
             raise LoadError(f"{source} is no text in UTF-8 ({where})") from error
         # And so may a word.
         whole, _, rest = (rest + part).rpartition(" ")
         model.learn(words_of(whole))
-        read += len(part.encode())
         print(f"loading {source}: {100 * step // _STEPS} %", flush=True)
     model.learn(words_of(rest))
     if not len(model):
         raise LoadError(f"{source} has no words")
     return model
-
-
-def _whole(raw: bytes) -> str:
-    """Decode all but a character that is cut off at the end."""
-    for cut in range(4):
-        try:
-            return raw[: len(raw) - cut].decode("utf-8")
-        except UnicodeDecodeError as error:
-            if error.end < len(raw) - cut or error.reason == "invalid start byte":
-                raise
-    return raw.decode("utf-8")
 
 
 def _read(source: str) -> bytes:
