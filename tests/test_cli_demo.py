@@ -468,3 +468,12 @@ def test_what_can_be_no_machine_is_told_before_anything_is_started(ask: cli.Ask)
     done = ask("demo", "--hosts", "gpu-2", "root@gpu-2")
     assert (2, "") == (done.status, done.out)
     assert "trio-lifecycle: --hosts must be a machine, such as gpu-2, not 'root@gpu-2'" in done.err
+
+
+def test_without_the_extra_for_other_machines_nothing_is_started(
+    ask: cli.Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_doors, "_NEEDED_BY_HOSTS", ("there_is_no_such_library",))
+    done = ask("demo", "--hosts", "gpu-2")
+    assert (2, "") == (done.status, done.out)
+    assert done.err.endswith("-m pip install 'trio-lifecycle[cli,demo,ssh]'\n")

@@ -39,8 +39,8 @@ def run_demo(wanted: Wanted) -> int:
     Returns:
         The exit status.
     """
-    if lacks_extra():
-        say(advice("cli,demo"))
+    if lacks_extra(hosts=bool(wanted.hosts)):
+        say(advice("cli,demo,ssh" if wanted.hosts else "cli,demo"))
         return WRONG_USE
     # Here, for nothing else needs what they bring.
     from trio_lifecycle._cli._demo_play import Play

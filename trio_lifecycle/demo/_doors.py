@@ -6,15 +6,21 @@ import shlex
 import sys
 from typing import Final
 
-# What the extra `demo` brings.
+# What the extra `demo` brings, and what `ssh` does, for hives on other machines.
 _NEEDED: Final = ("starlette", "hypercorn")
+_NEEDED_BY_HOSTS: Final = ("asyncssh",)
 _WRONG_USE: Final = 2
 _INTERRUPTED: Final = 130
 
 
-def lacks_extra() -> bool:
-    """Whether what the programs need is not installed."""
-    return any(importlib.util.find_spec(name) is None for name in _NEEDED)
+def lacks_extra(*, hosts: bool = False) -> bool:
+    """Whether what the programs need is not installed.
+
+    Args:
+        hosts: Whether they are to run on other machines, too. Defaults to this one only.
+    """
+    needed = (*_NEEDED, *(_NEEDED_BY_HOSTS if hosts else ()))
+    return any(importlib.util.find_spec(name) is None for name in needed)
 
 
 def advice(extras: str) -> str:
