@@ -7,22 +7,29 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import trio
 from rich.console import Console
 
 from tests import cli
 from tests.cli import Run, on_terminal
 from tests.gpu_box import gpu_box
+from trio_lifecycle import SpawnError
 from trio_lifecycle._cli import _demo_end, _demo_stage
 from trio_lifecycle._cli._codes import DEMO_EXIT_STATUSES, table
+from trio_lifecycle._cli._demo_audience import Audience
 from trio_lifecycle._cli._demo_rows import Row, rows
 from trio_lifecycle._cli._demo_table import table as demo_table
 from trio_lifecycle._cli._outlet import Outlet
+from trio_lifecycle._cli._session import Session
 from trio_lifecycle.demo import _doors
+from trio_lifecycle.demo._asking import AskingError
+from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._programs import PROGRAMS
 
 ask, handlers = cli.ask, cli.handlers
@@ -477,3 +484,63 @@ def test_without_the_extra_for_other_machines_nothing_is_started(
     done = ask("demo", "--hosts", "gpu-2")
     assert (2, "") == (done.status, done.out)
     assert done.err.endswith("-m pip install 'trio-lifecycle[cli,demo,ssh]'\n")
+
+
+class _Keeper:
+    """A keeper whose queen has ended, or else neither stops nor can be killed."""
+
+    def __init__(self, kill: Callable[[], Awaitable[object]] | None = None) -> None:
+        self.used: Any = SimpleNamespace(instance_id="queen", url="http://x", kill=kill)
+
+    async def queen(self) -> Any:
+        return self.used
+
+    async def stop(self) -> list[dict[str, Any]]:
+        if self.used.kill is not None:
+            raise AskingError("the queen is silent")
+        return []
+
+
+async def ended_by(keeper: _Keeper, capfd: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Have the demo end that has seen a hive on another machine; give what it says."""
+    audience = Audience(Session(0, str), Hub("rbee-keeper"), json=True)
+    for name, by in (("queen-rbee", "rbee-keeper"), ("rbee-hive@gpu-2", "queen-rbee")):
+        audience.events += [event(kind, name, by, 1.0) for kind in ("starting", "spawned", "ready")]
+    audience.events.append(event("stopped", "queen-rbee", "rbee-keeper", 2.0))
+    # No hive of this name is recorded, so there is none to be killed.
+    end: Any = _demo_end.End(keeper, audience, ())  # type: ignore[arg-type]
+    return await end.come(), capfd.readouterr().err
+
+
+async def test_a_hive_of_another_machine_that_nobody_tells_of_any_more_is_named(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    status, said = await ended_by(_Keeper(), capfd)
+    cure = "stop what is left of that with: rbee-keeper stop"
+    assert (125, f"trio-lifecycle: not seen to be gone: rbee-hive@gpu-2; {cure}\n") == (
+        status,
+        said,
+    )
+
+
+async def _refuse() -> None:
+    raise SpawnError("queen-rbee", "it is not ours")
+
+
+@pytest.mark.parametrize(
+    ("kill", "problem"),
+    [
+        (_refuse, "queen-rbee can't be killed: "),
+        (trio.sleep_forever, "not all was seen to be gone within 0 s"),
+    ],
+)
+async def test_a_queen_that_can_not_be_killed_is_told_of(
+    kill: Callable[[], Awaitable[object]],
+    problem: str,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_demo_end, "_KILL_S", 0.1)
+    status, said = await ended_by(_Keeper(kill), capfd)
+    assert 125 == status
+    assert said.startswith(f"trio-lifecycle: the queen is silent\ntrio-lifecycle: {problem}")
