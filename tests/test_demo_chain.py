@@ -269,8 +269,9 @@ def test_an_odd_request_is_answered_by_a_sentence(
 
 
 def test_a_keeper_says_what_was_wrong_with_the_request(say: Say) -> None:
-    sentence = "prompt must be a text, and max_tokens a number of 1 or more"
-    words = ("infer", "A text", "--model", "cats", "--words", "0")
+    why = "POST /v1/completions is not served here: Not Found"
+    sentence = f"localhost: {VECTORS} can't do that: {why}"
+    words = ("infer", "A text", "--model", "hashing")
     assert (1, "", f"rbee-keeper: {sentence}\n") == say(*words)
     status, out, err = say("hives", "--add", "a b")
     assert (1, "") == (status, out)

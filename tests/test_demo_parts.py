@@ -28,7 +28,7 @@ from trio_lifecycle.demo._hives import Hive, choose
 from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo._language import WordModel, words_of
 from trio_lifecycle.demo._models import ModelError, find_model, model_names
-from trio_lifecycle.demo._options import seconds
+from trio_lifecycle.demo._options import count, seconds
 from trio_lifecycle.demo._passing import pass_on
 from trio_lifecycle.demo._sentences import sentence_of
 from trio_lifecycle.demo._serving import RefusedError, Request, Stream, json_of
@@ -521,3 +521,10 @@ def test_ctrl_c_while_a_program_is_imported_leaves_no_traceback(
 
     monkeypatch.setattr("importlib.import_module", interrupted)
     assert 130 == _doors.keeper()
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "many", "", "\u0663", "9" * 5000])
+def test_a_number_of_words_that_is_none_is_refused(text: str) -> None:
+    assert 40 == count("40")
+    with pytest.raises(ArgumentTypeError, match="must be a number of 1 or more, not "):
+        count(text)

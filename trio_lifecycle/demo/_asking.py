@@ -45,8 +45,8 @@ class NoAnswerError(AskingError):
 class Asker:
     """Asks services; nothing of the environment, such as a proxy, has a say.
 
-    A model may take its time, so only the way to a service has a limit. Give an answer one by a
-    cancel scope.
+    A model may take its time, so only the way to a service has a limit. Where its answer needs one,
+    use a cancel scope.
     """
 
     def __init__(self) -> None:

@@ -11,7 +11,8 @@ from attrs import frozen
 PYDOC: Final = "pydoc"
 HASHING: Final = "hashing"
 
-# What a word model takes in memory: measured with texts of 0.5 and 5 MB, some 60 bytes a byte.
+# What a word model takes in memory: measured with texts of 0.5 and 5 MB, some 60 bytes
+# for each byte of the text.
 _BYTES_PER_BYTE: Final = 60
 _MIB: Final = 2**20
 _LEAST_MIB: Final = 64

@@ -30,7 +30,7 @@ from trio_lifecycle.demo._asking import (
 )
 from trio_lifecycle.demo._hive_registry import HiveRegistry, HiveRegistryError
 from trio_lifecycle.demo._models import HASHING, PYDOC
-from trio_lifecycle.demo._options import seconds
+from trio_lifecycle.demo._options import count, seconds
 from trio_lifecycle.demo._programs import state_folder
 from trio_lifecycle.demo._sentences import sentence_of
 from trio_lifecycle.demo.keeper_lifecycle import ensure_queen_running
@@ -119,6 +119,7 @@ class Keeper:
     async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         async with self._asked(await self.queen()) as queen:
             return await self._asker.post(address(queen, path), body)
+        # A type checker can't know that the block lets no error out of sight.
         raise AssertionError
 
     async def status(self) -> dict[str, Any] | None:
@@ -222,11 +223,11 @@ def _parser() -> argparse.ArgumentParser:
     infer = commands.add_parser("infer", help="have a text continued")
     infer.add_argument("text")
     infer.add_argument("--model", default=PYDOC, help=f"by which model: {PYDOC}")
-    infer.add_argument("--words", type=int, default=40, help="how many words at most: 40")
+    infer.add_argument("--words", type=count, default=40, help="how many words at most: 40")
     infer.set_defaults(command=_infer)
     hives = commands.add_parser("hives", parents=[behind], help="show the hives")
     hives.add_argument("--add", metavar="HOST", help="have a hive on HOST, too, over SSH")
-    hives.add_argument("--forget", metavar="HOST", help="show no more a hive that is offline")
+    hives.add_argument("--forget", metavar="HOST", help="forget a machine whose hive is offline")
     hives.set_defaults(command=_hives)
     for name, command, help_ in (
         ("status", _status, "show all that runs"),
