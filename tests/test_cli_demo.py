@@ -544,3 +544,18 @@ async def test_a_queen_that_can_not_be_killed_is_told_of(
     status, said = await ended_by(_Keeper(kill), capfd)
     assert 125 == status
     assert said.startswith(f"trio-lifecycle: the queen is silent\ntrio-lifecycle: {problem}")
+
+
+def test_who_has_no_home_or_is_nowhere_is_told_before_anything_is_started(
+    ask: cli.Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    done = ask("demo", "--timeline", "page.html")
+    assert (2, "") == (done.status, done.out)
+    assert "page.html can't be written: its folder is not there" in done.err
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr("pathlib.Path.home", Path)
+    done = ask("demo")
+    assert (2, "") == (done.status, done.out)
+    assert "this user has no home directory; set XDG_STATE_HOME" in done.err

@@ -16,12 +16,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support import free_port
 from trio_lifecycle import (
+    BinaryNotFoundError,
+    ConfigError,
     DaemonHandle,
     DiedBeforeReadyError,
     PreflightError,
 )
-from trio_lifecycle.demo import _doors, _hub, worker
+from trio_lifecycle.demo import _doors, _hub, keeper, worker
 from trio_lifecycle.demo._asking import Asker, AskingError, lines_of, words_in
 from trio_lifecycle.demo._hive_registry import HiveRegistry, HiveRegistryError
 from trio_lifecycle.demo._hives import Hive, choose
@@ -30,8 +33,17 @@ from trio_lifecycle.demo._language import WordModel, words_of
 from trio_lifecycle.demo._models import ModelError, find_model, model_names
 from trio_lifecycle.demo._options import count, seconds
 from trio_lifecycle.demo._passing import pass_on
+from trio_lifecycle.demo._programs import state_folder
 from trio_lifecycle.demo._sentences import sentence_of
-from trio_lifecycle.demo._serving import RefusedError, Request, Stream, json_of
+from trio_lifecycle.demo._serving import (
+    JSONResponse,
+    RefusedError,
+    Request,
+    Route,
+    Stream,
+    json_of,
+    serving,
+)
 from trio_lifecycle.demo._workers import Worker
 from trio_lifecycle.demo.hive_lifecycle import checks, llama_server
 from trio_lifecycle.demo.worker import LoadError, load
@@ -528,3 +540,47 @@ def test_a_number_of_words_that_is_none_is_refused(text: str) -> None:
     assert 40 == count("40")
     with pytest.raises(ArgumentTypeError, match="must be a number of 1 or more, not "):
         count(text)
+
+
+# --- odd places to be started from ---
+
+
+def test_of_a_program_that_is_there_and_cannot_be_started_it_is_told_why() -> None:
+    error = BinaryNotFoundError("x", ("/bin/x",), ("/bin/x needs the interpreter /bin/y",))
+    assert "no worker: /bin/x needs the interpreter /bin/y" == sentence_of(error, "no worker")
+
+
+@pytest.mark.parametrize("option", ["--database", "--models"])
+def test_a_folder_that_is_gone_is_told_of_where_a_path_needs_it(
+    option: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    monkeypatch.setattr("sys.argv", ["rbee-keeper", option, "x", "status"])
+    assert 125 == keeper.main()
+    said = f"rbee-keeper: there is no queen to ask: {option}: x is relative, and the current"
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_who_has_no_home_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", Path)
+    with pytest.raises(ConfigError, match="no home directory; set XDG_STATE_HOME"):
+        state_folder()
+
+
+async def test_a_service_is_told_that_no_connection_is_kept() -> None:
+    """Else it may keep one for seconds that is closed, and a burst takes all its descriptors."""
+    told: list[str] = []
+
+    async def answer(request: Request) -> JSONResponse:  # noqa: ASYNC124
+        told.append(request.headers["Connection"])
+        return JSONResponse({})
+
+    port = free_port()
+    async with Asker() as asker, serving(port, Route("/", answer)):
+        await asker.get(f"http://127.0.0.1:{port}/")
+    assert ["close"] == told

@@ -1,6 +1,7 @@
 """``trio-lifecycle demo``: four programs that start each other, at work."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import trio
@@ -58,7 +59,11 @@ def run_demo(wanted: Wanted) -> int:
     if wanted.timeline is not None and (problem := _problem_with(Path(wanted.timeline))):
         say(f"{printable(wanted.timeline)} can't be written: {problem}")
         return WRONG_USE
-    play = Play(wanted.hosts, keep=wanted.keep, json=wanted.json)
+    try:
+        play = Play(wanted.hosts, keep=wanted.keep, json=wanted.json)
+    except ConfigError as error:
+        say(str(error))
+        return WRONG_USE
     status = trio.run(play)
     if wanted.timeline is not None and (found := lives(play.audience.events)):
         status = write_page(wanted.timeline, page(found)) or status
@@ -69,8 +74,10 @@ def _problem_with(page: Path) -> str:
     """Say what can be seen of it before all the work is done; nothing where all seems well."""
     if page.is_dir():
         return "it is a folder"
-    if not page.absolute().parent.is_dir():
+    with suppress(FileNotFoundError):  # where we are may be gone
+        page = page.absolute()
+    if not (page.is_absolute() and page.parent.is_dir()):
         return "its folder is not there"
     # A page is written anew beside what is there, and takes its place.
-    place = page if page.exists() and not page.is_file() else page.absolute().parent
+    place = page if page.exists() and not page.is_file() else page.parent
     return "" if os.access(place, os.W_OK) else "that is not allowed"

@@ -17,7 +17,8 @@ _CONNECT_S: Final = 5.0
 DEATH_KNOWN_S: Final = 1.0
 _BAD_GATEWAY: Final = 502
 
-_HEADERS: Final = {"Content-Type": "application/json"}
+# A service that is not told may keep for seconds what was closed here: a descriptor a request.
+_HEADERS: Final = {"Content-Type": "application/json", "Connection": "close"}
 
 
 def address(daemon: DaemonHandle, path: str) -> str:

@@ -16,7 +16,9 @@ def sentence_of(error: Exception, what: str) -> str:
         error: What its lifecycle raised, or whatever else was in the way.
         what: What was wanted of it, such as "the model 'pydoc' can't be loaded".
     """
-    if isinstance(error, BinaryNotFoundError) and not error.near_misses:
+    if isinstance(error, BinaryNotFoundError) and error.near_misses:
+        return f"{what}: {'; '.join(error.near_misses)}"
+    if isinstance(error, BinaryNotFoundError):
         where = f"neither in {Path(error.searched[0]).parent} nor on the PATH of that machine"
         return f"{what}: {error.name} is {where}; install trio_lifecycle there, with its extra demo"
     if isinstance(error, PreflightError):

@@ -31,7 +31,7 @@ from trio_lifecycle.demo._asking import (
 from trio_lifecycle.demo._hive_registry import HiveRegistry, HiveRegistryError
 from trio_lifecycle.demo._models import HASHING, PYDOC
 from trio_lifecycle.demo._options import count, seconds
-from trio_lifecycle.demo._programs import state_folder
+from trio_lifecycle.demo._programs import absolute, state_folder
 from trio_lifecycle.demo._sentences import sentence_of
 from trio_lifecycle.demo.keeper_lifecycle import ensure_queen_running
 
@@ -180,13 +180,8 @@ def main() -> int:
     options = _parser().parse_args()
     # Also words that this terminal can't show are shown somehow.
     cast("io.TextIOWrapper", sys.stdout).reconfigure(errors="backslashreplace")
-    database, words = options.database or state_folder() / "queen.sqlite", _words(options)
-    keeper = Keeper(database.absolute(), words)
-    if not words and options.database is None:
-        # Who names no options takes the queen as she is, and need not be told what hers are.
-        logging.getLogger("trio_lifecycle").setLevel(logging.ERROR)
     try:
-        status: int = trio.run(options.command, keeper, options)
+        status: int = trio.run(options.command, _keeper(options), options)
     except (AskingError, HiveRegistryError) as error:
         return _complain(str(error), 1)
     except LifecycleError as error:
@@ -205,8 +200,18 @@ def _complain(text: str, status: int) -> int:
     return status
 
 
+def _keeper(options: argparse.Namespace) -> Keeper:
+    words = _words(options)
+    if not words and options.database is None:
+        # Who names no options takes the queen as she is, and need not be told what hers are.
+        logging.getLogger("trio_lifecycle").setLevel(logging.ERROR)
+    database = options.database or state_folder() / "queen.sqlite"
+    return Keeper(absolute("--database", database), words)
+
+
 def _words(options: argparse.Namespace) -> list[str]:
-    words = ["--models", str(options.models.resolve())] if options.models else []
+    models = options.models
+    words = ["--models", str(absolute("--models", models).resolve())] if models else []
     return words + (["--idle", str(options.idle)] if options.idle is not None else [])
 
 
