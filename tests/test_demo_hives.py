@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import trio
@@ -16,11 +17,12 @@ from trio.testing import wait_all_tasks_blocked
 
 from tests.cli import is_alive
 from tests.demo import await_death, client, events, hive, post, service
-from trio_lifecycle import open_daemon_nursery
+from tests.support import free_port
+from trio_lifecycle import SpawnError, open_daemon_nursery
 from trio_lifecycle.demo._asking import Asker
 from trio_lifecycle.demo._hive_registry import HiveRecord, HiveRegistry
 from trio_lifecycle.demo._hub import Hub
-from trio_lifecycle.demo._serving import RefusedError
+from trio_lifecycle.demo._serving import RefusedError, Request
 from trio_lifecycle.demo.hive import Hive
 from trio_lifecycle.demo.queen import Queen
 from trio_lifecycle.demo.queen_lifecycle import HiveLifecycles
@@ -237,3 +239,68 @@ async def test_weights_without_llama_cpp_are_refused_with_the_cure(
         with pytest.raises(RefusedError, match=r"needs llama\.cpp; get it there with: .* -m pip"):
             async with alone._worker_of("weights"):
                 pass
+
+
+# --- many requests for a machine that can't be reached at first ---
+
+
+class Unsteady:
+    """Lifecycles whose first start fails when it may go on, and the others are slow."""
+
+    def __init__(self, url: str) -> None:
+        self.handle = SimpleNamespace(instance_id="one", url=url, pid=1, check=self.check)
+        self.go_on = trio.Event()
+        self.tries = 0
+
+    def of(self, _host: str) -> "Unsteady":
+        return self
+
+    async def check(self) -> str:
+        await trio.lowlevel.checkpoint()
+        return "running"
+
+    async def ensure_running(self) -> SimpleNamespace:
+        self.tries += 1
+        if self.tries == 1:
+            await self.go_on.wait()
+            raise SpawnError("rbee-hive", "there does not answer")
+        await trio.sleep(0.1)
+        return self.handle
+
+
+class Counting(Asker):
+    """Counts how often it was to listen."""
+
+    listened = 0
+
+    def stream(self, *words: Any) -> Any:
+        self.listened += 1
+        return super().stream(*words)
+
+
+async def test_a_hive_that_failed_at_first_is_listened_to_once_whoever_asks(tmp_path: Path) -> None:
+    unsteady: Any = Unsteady(f"http://127.0.0.1:{free_port()}/health")
+    registry, hub, failed = HiveRegistry(tmp_path / "queen.sqlite"), Hub("queen-rbee"), trio.Event()
+
+    async def body() -> dict[str, Any]:
+        await trio.lowlevel.checkpoint()
+        return {"type": "http.request", "body": b'{"host": "there"}'}
+
+    async def ask() -> None:
+        try:
+            await queen_of_all.add_hive(Request({"type": "http"}, body))
+        except RefusedError:
+            failed.set()
+
+    async with Counting() as asker, trio.open_nursery() as tasks:
+        queen_of_all = Queen(unsteady, registry, asker, hub, tasks)
+        async with trio.open_nursery() as asking:
+            asking.start_soon(ask)
+            asking.start_soon(ask)
+            await wait_all_tasks_blocked(0.05)
+            unsteady.go_on.set()
+            await failed.wait()
+            asking.start_soon(ask)
+        await wait_all_tasks_blocked()
+        tasks.cancel_scope.cancel()
+    assert (1, 3) == (asker.listened, unsteady.tries)

@@ -130,10 +130,12 @@ class Queen:
         hive = self._hives.get(host)
         if hive is None:
             raise RefusedError(f"no hive on {host} is remembered", 404)
-        if hive.state != "offline":
-            raise RefusedError(f"the hive on {host} is {hive.state}: only one that is offline goes")
-        del self._hives[host]
-        await self._remember(self._registry.forget(host))
+        async with hive.turn:
+            if hive.state != "offline":
+                what = f"the hive on {host} is {hive.state}: only one that is offline goes"
+                raise RefusedError(what)
+            self._hives.pop(host, None)
+            await self._remember(self._registry.forget(host))
         return JSONResponse(hive.as_dict())
 
     async def pass_on(self, request: Request) -> Response:
@@ -246,24 +248,29 @@ class Queen:
     async def _ensure(self, host: str) -> tuple[Hive, DaemonHandle]:
         hive = self._hives.setdefault(host, Hive(host))
         async with hive.turn:
-            if self._leaving:
-                raise RefusedError("the queen is being stopped; ask again, and get a new one", 503)
-            try:
-                if hive.handle is None:
-                    # First of all: if the queen is killed now, the next one is to look for it.
-                    await self._registry.note(host, "unknown")
-                handle = await self._lifecycles.of(host).ensure_running()
-            except (LifecycleError, HiveRegistryError) as error:
-                if not isinstance(error, DaemonStateUnknownError):
-                    # Cancelled meanwhile, nobody is left to be told.
-                    await self._take_back(hive)  # noqa: ASYNC120
-                what = f"there is no hive on {host}"
-                raise RefusedError(sentence_of(error, what), 503) from error
-            self._hives[host] = hive
-            self._watch(hive, handle)
-            if hive.state != "online":
-                await self._note(hive, "online")
-            return hive, handle
+            # Else it was forgotten meanwhile, and perhaps somebody has another one's turn.
+            if self._hives.setdefault(host, hive) is hive:
+                return hive, await self._ensure_now(hive)
+        return await self._ensure(host)
+
+    async def _ensure_now(self, hive: Hive) -> DaemonHandle:
+        if self._leaving:
+            raise RefusedError("the queen is being stopped; ask again, and get a new one", 503)
+        try:
+            if hive.handle is None:
+                # First of all: if the queen is killed now, the next one is to look for it.
+                await self._registry.note(hive.host, "unknown")
+            handle = await self._lifecycles.of(hive.host).ensure_running()
+        except (LifecycleError, HiveRegistryError) as error:
+            if not isinstance(error, DaemonStateUnknownError):
+                # Cancelled meanwhile, nobody is left to be told.
+                await self._take_back(hive)  # noqa: ASYNC120
+            what = f"there is no hive on {hive.host}"
+            raise RefusedError(sentence_of(error, what), 503) from error
+        self._watch(hive, handle)
+        if hive.state != "online":
+            await self._note(hive, "online")
+        return handle
 
     async def _take_back(self, hive: Hive) -> None:
         """Remember a hive that was not started as before; of a misspelt machine, there is none."""
