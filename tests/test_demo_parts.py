@@ -24,7 +24,7 @@ from trio_lifecycle import (
     DiedBeforeReadyError,
     PreflightError,
 )
-from trio_lifecycle.demo import _doors, _hub, keeper, worker
+from trio_lifecycle.demo import _doors, _hub, _listening, keeper, worker
 from trio_lifecycle.demo._asking import Asker, AskingError, lines_of, words_in
 from trio_lifecycle.demo._hive_registry import HiveRegistry, HiveRegistryError
 from trio_lifecycle.demo._hives import Hive, choose
@@ -39,6 +39,7 @@ from trio_lifecycle.demo._serving import (
     JSONResponse,
     RefusedError,
     Request,
+    Response,
     Route,
     Stream,
     json_of,
@@ -584,3 +585,31 @@ async def test_a_service_is_told_that_no_connection_is_kept() -> None:
     async with Asker() as asker, serving(port, Route("/", answer)):
         await asker.get(f"http://127.0.0.1:{port}/")
     assert ["close"] == told
+
+
+async def test_a_queen_who_was_cut_off_as_too_slow_listens_again_and_misses_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_listening, "_AGAIN_S", 0.01)
+    hub, told, asked = Hub("queen-rbee"), trio.Event(), list[int]()
+
+    async def events(request: Request) -> Response:  # noqa: ASYNC124
+        after = int(request.query_params["after"])
+        asked.append(after)
+        if after == 3:
+            hub.close()
+        return Response("".join(f'{{"n": {n}}}\n' for n in range(after, min(after + 2, 3))))
+
+    port = free_port()
+    url = f"http://127.0.0.1:{port}/health"
+    hive = Hive("gpu-2", handle=cast("Any", SimpleNamespace(instance_id="x", url=url)))
+    async with (
+        Asker() as asker,
+        serving(port, Route("/events", events)),
+        trio.open_nursery() as tasks,
+    ):
+        tasks.start_soon(_listening.listen, hive, "x", told, asker, hub)
+        heard = [json.loads(line)["n"] async for line in hub.listen()]
+        assert told.is_set()
+        tasks.cancel_scope.cancel()
+    assert ([0, 1, 2], [0, 2, 3]) == (heard, asked)

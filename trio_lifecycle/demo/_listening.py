@@ -11,17 +11,17 @@ from trio_lifecycle.demo._hives import Hive
 from trio_lifecycle.demo._hub import Hub
 from trio_lifecycle.demo.queen_lifecycle import HERE
 
-# When the connection was lost, or the hive was: then the queen is about to see that.
+# When there is no connection any more, or no hive: then the queen is about to see that.
 _AGAIN_S: Final = 1.0
 
 
 async def listen(hive: Hive, instance_id: str, told: trio.Event, asker: Asker, hub: Hub) -> None:
-    """Pass on what a hive tells, until it has told all, or is gone.
+    """Pass on what a hive tells, until it is gone.
 
     Args:
         hive: The hive.
         instance_id: Which start of it is listened to.
-        told: Set when nothing comes any more.
+        told: Set when all was heard that it has told.
         asker: Asks it.
         hub: Where it is passed on.
     """
@@ -33,7 +33,9 @@ async def listen(hive: Hive, instance_id: str, told: trio.Event, asker: Asker, h
                 async for line in lines:
                     hub.pass_on(json.loads(line) | elsewhere)
                     heard += 1
-            break
+            # It ends; or else it has cut off who was too slow for it, and there is more.
+            told.set()
         except (AskingError, ValueError):
-            await trio.sleep(_AGAIN_S)
+            pass
+        await trio.sleep(_AGAIN_S)
     told.set()
