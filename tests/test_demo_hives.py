@@ -273,9 +273,9 @@ class Counting(Asker):
 
     listened = 0
 
-    def stream(self, *words: Any) -> Any:
+    def stream(self, method: str, url: str, body: dict[str, Any] | None = None) -> Any:
         self.listened += 1
-        return super().stream(*words)
+        return super().stream(method, url, body)
 
 
 async def test_a_hive_that_failed_at_first_is_listened_to_once_whoever_asks(tmp_path: Path) -> None:
