@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -203,7 +203,9 @@ class Hive:
                 if each.daemon in self._daemons:
                     async with each.turn:
                         if each.is_idle(self._idle_s):
-                            await self._daemons.stop(each.daemon)
+                            # One that can't be ended is no reason to end the others.
+                            with suppress(LifecycleError):
+                                await self._daemons.stop(each.daemon)
 
 
 async def keep_hive(options: argparse.Namespace) -> None:

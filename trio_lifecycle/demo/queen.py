@@ -152,7 +152,8 @@ class Queen:
                 # Another machine may do better.
                 self._hives[host].refused.add(model)
             raise
-        self._hives[host].refused.discard(model)
+        if (hive := self._hives.get(host)) is not None:
+            hive.refused.discard(model)
         return answer
 
     def _choose(self, model: str) -> str:
